@@ -1,0 +1,12 @@
+"""Convolutional two-level HVAE with a standard prior on dynamic_mnist: Tomczak & Welling 2018 report -80.40 nats.
+
+    python run_experiment.py --config=configs/paper/conv_hvae_dynamic_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("conv_hvae", "dynamic_mnist", prior="standard", log_likelihood=-80.4)

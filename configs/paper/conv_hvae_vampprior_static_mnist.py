@@ -1,0 +1,12 @@
+"""Convolutional two-level HVAE with a VampPrior on static_mnist: Tomczak & Welling 2018 report -81.09 nats.
+
+    python run_experiment.py --config=configs/paper/conv_hvae_vampprior_static_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("conv_hvae", "static_mnist", prior="vampprior", log_likelihood=-81.09)

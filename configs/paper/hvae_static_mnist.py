@@ -1,0 +1,12 @@
+"""Two-level HVAE with a standard prior on static_mnist: Tomczak & Welling 2018 report -86.05 nats.
+
+    python run_experiment.py --config=configs/paper/hvae_static_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("hvae", "static_mnist", prior="standard", log_likelihood=-86.05)

@@ -1,0 +1,12 @@
+"""Two-level HVAE with a VampPrior on dynamic_mnist: Tomczak & Welling 2018 report -81.24 nats.
+
+    python run_experiment.py --config=configs/paper/hvae_vampprior_dynamic_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("hvae_vampprior", "dynamic_mnist", prior="vampprior", log_likelihood=-81.24)

@@ -1,0 +1,12 @@
+"""Two-level HVAE with a VampPrior on static_mnist: Tomczak & Welling 2018 report -83.19 nats.
+
+    python run_experiment.py --config=configs/paper/hvae_vampprior_static_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("hvae_vampprior", "static_mnist", prior="vampprior", log_likelihood=-83.19)

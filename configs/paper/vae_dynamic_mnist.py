@@ -1,0 +1,12 @@
+"""VAE with a standard prior on dynamic_mnist: Tomczak & Welling 2018 report -84.50 nats.
+
+    python run_experiment.py --config=configs/paper/vae_dynamic_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("vae", "dynamic_mnist", prior="standard", log_likelihood=-84.5)

@@ -1,0 +1,12 @@
+"""VAE with a standard prior on static_mnist: Tomczak & Welling 2018 report -88.56 nats.
+
+    python run_experiment.py --config=configs/paper/vae_static_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("vae", "static_mnist", prior="standard", log_likelihood=-88.56)

@@ -1,0 +1,12 @@
+"""VAE with a VampPrior on dynamic_mnist: Tomczak & Welling 2018 report -82.38 nats.
+
+    python run_experiment.py --config=configs/paper/vampprior_dynamic_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("vampprior", "dynamic_mnist", prior="vampprior", log_likelihood=-82.38)

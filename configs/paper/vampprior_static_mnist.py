@@ -1,0 +1,12 @@
+"""VAE with a VampPrior on static_mnist: Tomczak & Welling 2018 report -85.57 nats.
+
+    python run_experiment.py --config=configs/paper/vampprior_static_mnist.py --data_dir=DIR
+
+TIME
+"""
+
+from tfhvae.configuration import tomczak_welling
+
+
+def get_config():
+    return tomczak_welling("vampprior", "static_mnist", prior="vampprior", log_likelihood=-85.57)

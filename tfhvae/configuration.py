@@ -1,0 +1,233 @@
+"""What an experiment is: every field, its default, and what names exist. Importing this is cheap; nothing here needs TensorFlow."""
+
+import dataclasses
+import json
+import os
+import runpy
+
+import ml_collections
+from ml_collections import config_dict
+
+from tfhvae.data import DATASETS
+from tfhvae.errors import RunError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """A name for `--model`: the class behind it, its paper, and the fields that configure it."""
+
+    class_name: str
+    summary: str
+    fields: dict
+
+
+_PRIOR = {
+    "prior": "standard",
+    "num_components": 500,
+    "pseudo_inputs": "random",
+    "pseudo_input_init": (0.05, 0.01),
+    "train_pseudo_inputs": True,
+}
+_GAUSSIAN = {"log_variance_limits": (-6.0, 2.0), "logit_limit": config_dict.placeholder(float)}
+_VAE = {"latent_dim": 40, "hidden_units": (300, 300), "gated": True, "activation": "relu", **_PRIOR, **_GAUSSIAN}
+_HVAE = {"latent_dims": (40, 40), "hidden_units": 300, **_PRIOR, **_GAUSSIAN}
+_CONV_HVAE = {**_HVAE, "width": 1.0, "decoder_convolutions": 4}
+
+MODELS = {
+    "vae": ModelEntry("VAE", "VAE with one latent variable (Kingma & Welling 2014)", _VAE),
+    "iwae": ModelEntry("VAE", "the VAE trained on the importance-weighted bound (Burda et al. 2016)", _VAE),
+    "vampprior": ModelEntry("VAE", "VAE with a VampPrior (Tomczak & Welling 2018)", {**_VAE, "prior": "vampprior"}),
+    "hvae": ModelEntry("HVAE", "two-level hierarchical VAE (Tomczak & Welling 2018)", _HVAE),
+    "hvae_vampprior": ModelEntry("HVAE", "two-level hierarchical VAE with a VampPrior on z2", {**_HVAE, "prior": "vampprior"}),
+    "conv_hvae": ModelEntry("ConvHVAE", "two-level HVAE with gated convolutions", _CONV_HVAE),
+}
+DEFAULT_MODEL = "vampprior"
+PSEUDO_INPUTS = ("random", "training_images")
+SCHEDULES = ("constant", "step", "cosine")
+
+
+def base_config(model, dataset):
+    """Every field of an experiment with its default.
+
+    Args:
+      model: a name in `MODELS`.
+      dataset: a name in `tfhvae.data.DATASETS`.
+
+    Returns:
+      A locked `ml_collections.ConfigDict`.
+    """
+    check_name("model", model, MODELS)
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "model": {"name": model, **MODELS[model].fields},
+            "dataset": {
+                "name": dataset,
+                "binarization": config_dict.placeholder(str),  # None: the data set's default
+                "split": config_dict.placeholder(str),
+            },
+            "objective": {
+                "num_samples": 1,
+                "num_importance": 1,
+                "kl": "sampled",
+                "free_bits": 0.0,
+                "gradient": "standard",
+                "warmup_epochs": 0,
+                "warmup_start": 0.0,
+                "warmup_per": "epoch",
+            },
+            "optimizer": {
+                "learning_rate": 5e-4,
+                "schedule": "constant",
+                "decay_factor": 0.75,  # of "step"
+                "decay_epochs": 200,
+                "beta_1": 0.9,
+                "beta_2": 0.999,
+                "epsilon": 1e-8,
+                "normalize_gradients": False,
+                "global_clipnorm": config_dict.placeholder(float),
+            },
+            "training": {
+                "epochs": 100,
+                "batch_size": 100,
+                "patience": 0,  # epochs without a better validation bound, counted after warm-up; 0: no early stopping
+                "mixed_precision": False,
+                "checkpoint_seconds": 30.0,
+                "histograms": False,
+            },
+            "evaluation": {"num_samples": 5000, "active_unit_samples": 10},
+            "published": {"log_likelihood": config_dict.placeholder(float), "source": "", "protocol": ""},
+        }
+    )
+
+
+def tomczak_welling(model, dataset, prior, log_likelihood):
+    """The protocol of Tomczak & Welling 2018, as in the authors' code, with their published number.
+
+    Batches of 100, Adam at 5e-4 on normalised gradients, beta = min(1, epoch/100) counted from 1, look-ahead of 50 epochs after the warm-up,
+    Bernoulli means clipped to [1e-5, 1 - 1e-5], 5000 importance samples.
+    """
+    config = base_config(model, dataset)
+    config.model.prior = prior
+    config.model.logit_limit = 11.512915  # of a mean of 1e-5
+    config.objective.warmup_start = 0.01
+    config.objective.warmup_epochs = 99
+    config.optimizer.normalize_gradients = True
+    config.training.epochs = 2000
+    config.training.patience = 50
+    config.published.log_likelihood = log_likelihood
+    config.published.source = "Tomczak & Welling 2018"
+    return config
+
+
+def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelihood):
+    """The protocol of Zappia et al.'s report, with its published number.
+
+    300 gated units, 40 latents, batches of 100, Adam, linear warm-up. One hidden layer in encoder and decoder of the models with one
+    latent variable. Evaluated with 5000 importance samples, not with the report's 4.
+    """
+    config = base_config(model, dataset)
+    if model != "hvae":
+        config.model.hidden_units = (300,)
+    if dataset == "frey_faces":
+        config.model.pseudo_input_init = (0.5, 0.02)
+    config.objective.warmup_epochs = warmup_epochs
+    config.optimizer.learning_rate = learning_rate
+    config.training.epochs = epochs
+    config.published.log_likelihood = log_likelihood
+    config.published.source = "Zappia et al. (KTH)"
+    config.published.protocol = "4 importance samples; swapped Bernoulli arguments: not comparable"
+    return config
+
+
+def check_name(kind, name, known):
+    """Raises RunError with the list of what exists unless `name` is in `known`."""
+    if name not in known:
+        raise RunError(f"expected a {kind} among: {', '.join(known)}. Received: {name!r}")
+
+
+def check(config):
+    """Raises RunError, in one line, for a value that no run could use."""
+    check_name("model", config.model.name, MODELS)
+    check_name("dataset", config.dataset.name, DATASETS)
+    check_name("schedule", config.optimizer.schedule, SCHEDULES)
+    if "pseudo_inputs" in config.model:
+        check_name("pseudo_inputs", config.model.pseudo_inputs, PSEUDO_INPUTS)
+    for section, field, least in (
+        ("training", "epochs", 1),
+        ("training", "batch_size", 1),
+        ("training", "patience", 0),
+        ("evaluation", "num_samples", 1),
+        ("evaluation", "active_unit_samples", 1),
+        ("objective", "warmup_epochs", 0),
+    ):
+        value = config[section][field]
+        if value < least:
+            raise RunError(f"expected {section}.{field} to be at least {least}. Received: {section}.{field}={value}")
+    if not config.optimizer.learning_rate > 0.0:
+        raise RunError(f"expected a positive optimizer.learning_rate. Received: {config.optimizer.learning_rate}")
+    if not 0 <= config.seed < 2**31:
+        raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")
+
+
+def to_json(config):
+    """The configuration as plain values, in JSON."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, default=list) + "\n"
+
+
+def flatten(values, prefix=""):
+    """`{"a": {"b": 1}}` to `{"a.b": 1}`."""
+    flat = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def load(path):
+    """The configuration that `get_config()` of a Python file returns.
+
+    Raises:
+      RunError: if there is no such file, or it has no `get_config`.
+    """
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        existing = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
+        raise RunError(f"there is no configuration {path}" + (f"; {folder} has: {', '.join(existing)}" if existing else ""))
+    namespace = runpy.run_path(path)
+    if "get_config" not in namespace:
+        raise RunError(f"expected {path} to define get_config()")
+    return namespace["get_config"]()
+
+
+def from_json(path):
+    """The configuration that a run wrote to its folder.
+
+    Raises:
+      RunError: if the file is missing or not a configuration.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+        config = base_config(values["model"]["name"], values["dataset"]["name"])
+        config.update(_as_tuples(values))
+    except FileNotFoundError as error:
+        raise RunError(f"{os.path.dirname(path) or '.'} is not the folder of a run: it has no config.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not a configuration of this version: {error}") from error
+    return config
+
+
+def check_overrides(config, names):
+    """Raises RunError with the fields that exist unless every one of `names` (such as "optimizer.learning_rate") is a field."""
+    known = flatten(config.to_dict())
+    for name in names:
+        if name not in known:
+            section = name.partition(".")[0]
+            fields = [field for field in known if field.startswith(section + ".")] or list(known)
+            raise RunError(f"there is no field config.{name}; there are: {', '.join(fields)}")
+
+
+def _as_tuples(value):
+    if isinstance(value, dict):
+        return {key: _as_tuples(item) for key, item in value.items()}
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

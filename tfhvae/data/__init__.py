@@ -1,0 +1,6 @@
+"""The image data sets, each with its evaluation protocol."""
+
+from tfhvae.data.datasets import DATASETS, DataSet, Split, binarize, load
+from tfhvae.data.sources import DataError
+
+__all__ = ["DATASETS", "DataError", "DataSet", "Split", "binarize", "load"]

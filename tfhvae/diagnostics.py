@@ -1,0 +1,99 @@
+"""What is measured of a trace besides the bound: means over steps, KL per unit, active units."""
+
+import keras
+import tensorflow as tf
+
+ACTIVE_UNIT_VARIANCE = 0.01  # Burda et al. 2016, section 5: a unit u is active when Var_x E_q[u|x] exceeds this
+
+
+class StepMeans(keras.metrics.Metric):
+    """Means over steps of named scalars and of each site's KL per unit, kept as one vector so that a step costs one addition.
+
+    It also remembers the first step whose values were not all finite, and those values.
+    """
+
+    def __init__(self, scalar_names, units, name="step_means"):
+        """Args:
+        scalar_names: names of the scalars, in order.
+        units: `{site: number of KL units}`.
+        """
+        super().__init__(name=name)
+        self.scalar_names = list(scalar_names)
+        self.units = dict(units)
+        size = len(self.scalar_names) + sum(self.units.values())
+        self.total = self.add_variable((size,), initializer="zeros", name="total")
+        self.weight = self.add_variable((), initializer="zeros", name="weight")
+        self.count = self.add_variable((), initializer="zeros", dtype="int64", name="count")
+        self.first_bad_step = self.add_variable((), initializer="zeros", dtype="int64", name="first_bad_step")
+        self.bad_values = self.add_variable((size,), initializer="zeros", name="bad_values")
+        self.reset_state()
+
+    def pack(self, scalars, unit_kl):
+        """One vector of `{name: []}` and `{site: [units]}`."""
+        return tf.concat([tf.stack([scalars[name] for name in self.scalar_names])] + [unit_kl[site] for site in self.units], 0)
+
+    def reset_state(self):
+        super().reset_state()
+        self.first_bad_step.assign(-1)
+
+    def update_state(self, packed, step, weight=1.0):
+        self.total.assign_add(weight * packed)
+        self.weight.assign_add(weight)
+        self.count.assign_add(1)
+        is_bad = tf.logical_and(tf.logical_not(tf.reduce_all(tf.math.is_finite(packed))), self.first_bad_step.value < 0)
+        self.first_bad_step.assign(tf.where(is_bad, tf.cast(step, tf.int64), self.first_bad_step.value))
+        self.bad_values.assign(tf.where(is_bad, packed, self.bad_values.value))
+
+    def _means(self):
+        return self.total.value / tf.maximum(self.weight.value, 1e-12)
+
+    def scalars(self):
+        """`{name: []}`, the means so far."""
+        return dict(zip(self.scalar_names, tf.unstack(self._means()[: len(self.scalar_names)])))
+
+    def unit_kl(self):
+        """`{site: [units]}`, mean KL per unit so far, in nats."""
+        return dict(zip(self.units, tf.split(self._means()[len(self.scalar_names) :], list(self.units.values()))))
+
+    def result(self):
+        return self.scalars()
+
+    def bad_terms(self):
+        """Names of the scalars that were not finite at `first_bad_step`."""
+        finite = tf.math.is_finite(self.bad_values.value).numpy()
+        return [name for name, is_finite in zip(self.scalar_names, finite) if not is_finite]
+
+
+class PosteriorMoments(keras.metrics.Metric):
+    """First and second moments over examples of the posterior means, from which active units are counted."""
+
+    def __init__(self, units, name="posterior_moments"):
+        """Args:
+        units: `{site: number of units}`.
+        """
+        super().__init__(name=name)
+        self.units = dict(units)
+        size = sum(self.units.values())
+        self.first = self.add_variable((size,), initializer="zeros", name="first")
+        self.second = self.add_variable((size,), initializer="zeros", name="second")
+        self.examples = self.add_variable((), initializer="zeros", name="examples")
+
+    def update_state(self, q_means):
+        """`q_means`: `{site: [B, units]}`, E_q[u|x] of each example."""
+        joined = tf.concat([q_means[site] for site in self.units], -1)
+        self.first.assign_add(tf.reduce_sum(joined, 0))
+        self.second.assign_add(tf.reduce_sum(tf.square(joined), 0))
+        self.examples.assign_add(tf.cast(tf.shape(joined)[0], tf.float32))
+
+    def variance(self):
+        """`{site: [units]}`, Var_x E_q[u|x]."""
+        examples = tf.maximum(self.examples.value, 1.0)
+        variance = self.second.value / examples - tf.square(self.first.value / examples)
+        return dict(zip(self.units, tf.split(variance, list(self.units.values()))))
+
+    def active_units(self):
+        """`{site: number of units whose variance exceeds ACTIVE_UNIT_VARIANCE}`."""
+        return {site: int(tf.reduce_sum(tf.cast(variance > ACTIVE_UNIT_VARIANCE, tf.int32))) for site, variance in self.variance().items()}
+
+    def result(self):
+        return self.variance()

@@ -1,0 +1,97 @@
+"""Estimates on a test set: log p(x) by importance sampling, the terms of the bound, active units. All in nats, per example."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfhvae import bounds
+from tfhvae.models.base import stateless_seed
+
+ROWS = 2000  # decoder rows in one call: large enough for full speed, small enough to stay in the cache
+
+
+def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progress=None):
+    """The importance-weighted estimate L_K of log p(x) of every example.
+
+    Samples are streamed, so that memory does not grow with their number.
+
+    Args:
+      x: `[N, *event]`.
+      num_samples: K.
+      seed: of the samples.
+      progress: called with the number of examples done, after each group of them.
+
+    Returns:
+      `[N]` float64 array.
+    """
+    per_call = max(1, min(num_samples, ROWS // 4))
+    group = max(1, ROWS // per_call)
+    estimate = _streaming_estimate(model, num_samples, per_call, jit_compile)
+    results = []
+    for start in range(0, len(x), group):
+        batch = tf.constant(x[start : start + group], tf.float32)
+        missing = group - len(batch)
+        padded = tf.pad(batch, [[0, missing]] + [[0, 0]] * (batch.shape.rank - 1))  # one shape, one compilation
+        results.append(estimate(padded, stateless_seed(seed, start)).numpy()[: len(batch)])
+        if progress is not None:
+            progress(len(batch))
+    return np.concatenate(results).astype(np.float64)
+
+
+def _streaming_estimate(model, num_samples, per_call, jit_compile):
+    """`(x [B, *event], seed) -> [B]`: log-mean-exp over `num_samples` weights, `per_call` at a time."""
+
+    # Random numbers stay outside of XLA, whose generator is slow on a CPU.
+    @tf.function(jit_compile=jit_compile)
+    def log_sum_of_weights(x, noise):
+        return tf.reduce_logsumexp(bounds.log_weights(model.trace(x, noise=noise)), 0)
+
+    calls, rest = divmod(num_samples, per_call)
+
+    @tf.function
+    def estimate(x, seed):
+        total = tf.fill([tf.shape(x)[0]], -np.inf)
+        for call in tf.range(calls):
+            noise = model.noise(stateless_seed(seed, call), tf.shape(x)[0], per_call)
+            total = _log_add_exp(total, tf.ensure_shape(log_sum_of_weights(x, noise), total.shape))
+        if rest:
+            noise = model.noise(stateless_seed(seed, calls), tf.shape(x)[0], rest)
+            total = _log_add_exp(total, log_sum_of_weights(x, noise))
+        return total - np.log(num_samples).astype(np.float32)
+
+    return estimate
+
+
+def _log_add_exp(a, b):
+    return tf.reduce_logsumexp(tf.stack([a, b]), 0)
+
+
+def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
+    """The terms of the bound at beta = 1, averaged over `num_samples` draws, for every example.
+
+    Returns:
+      `{"elbo", "log_px": [N], "kl/<site>": [N], "q_mean/<site>": [N, units]}` as float64 arrays.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def terms(x, seed):
+        trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0], num_samples))
+        result = {"log_px": tf.reduce_mean(trace.log_px, 0)}
+        for name, site in trace.sites.items():
+            result[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(site.kl, -1), 0)
+            result[f"q_mean/{name}"] = tf.reduce_mean(site.q_mean, 0)
+        # defined as the sum of its terms, so that the decomposition adds up where the KL is analytic
+        result["elbo"] = result["log_px"] - tf.add_n([result[f"kl/{name}"] for name in trace.sites])
+        return result
+
+    parts = [
+        tf.nest.map_structure(lambda t: t.numpy(), terms(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i)))
+        for i in range(0, len(x), batch_size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
+
+
+def mean_and_standard_error(values):
+    """Mean and its standard error over examples."""
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return float(values.mean()), float(error)

@@ -1,0 +1,59 @@
+"""Writing that leaves either the old file or the new one, never half of one."""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends, and goes when the block fails."""
+    path = os.fspath(path)
+    # keeps the ending, by which some writers choose the format
+    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex[:8]}.{os.path.basename(path)}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """As `atomic_path`, for a folder that does not exist yet."""
+    temporary = f"{os.fspath(path)}.{uuid.uuid4().hex[:8]}.part"
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        for name in os.listdir(temporary):
+            _sync(os.path.join(temporary, name))
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_text(path, text):
+    """Writes `text` atomically."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def write_json(path, value):
+    """Writes `value` as JSON, atomically. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _sync(path):
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

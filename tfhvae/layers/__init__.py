@@ -1,0 +1,20 @@
+"""Layers: tensors in, tensors out, for any Keras 3 model.
+
+Nothing here knows a distribution or the rest of the package: the layers that
+describe a Gaussian return its `(loc, scale)`.
+"""
+
+from tfhvae.layers.convolution import GatedConv2D
+from tfhvae.layers.dense import MLP, GatedDense, JointDense
+from tfhvae.layers.folding import Fold
+from tfhvae.layers.gaussian import GaussianHead, PrecisionWeightedMerge
+
+__all__ = [
+    "MLP",
+    "Fold",
+    "GatedConv2D",
+    "GatedDense",
+    "GaussianHead",
+    "JointDense",
+    "PrecisionWeightedMerge",
+]

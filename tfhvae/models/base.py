@@ -1,0 +1,182 @@
+"""What every model shares: the training step, the test step, noise, saving. A model adds `trace` and `generate`."""
+
+import abc
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfhvae import diagnostics
+from tfhvae.traces import Trace
+
+_VALIDATION_STREAM = 0x7E57  # keeps validation noise apart from training noise of the same seed
+
+
+class Generation(NamedTuple):
+    """Images drawn from the generative model, with the latent variables behind them."""
+
+    mean: tf.Tensor  # [N, *event]  mean of p(x|.)
+    sample: tf.Tensor  # [N, *event]  a draw from p(x|.)
+    latents: dict[str, tf.Tensor]  # site -> [N, units], in drawing order
+
+
+def stateless_seed(seed, *stream):
+    """A stateless seed `[2]` (int32) from an integer or `[2]` seed and a path of integers: another path, an independent stream."""
+    seed = tf.convert_to_tensor(seed)
+    seed = tf.cast(tf.stack([seed, tf.zeros_like(seed)]) if seed.shape.rank == 0 else seed, tf.int32)
+    for index in stream:
+        seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(index, tf.int32))
+    return seed
+
+
+class LatentVariableModel(keras.Model):
+    """A generative model p(x, z) with an inference model q(z|x).
+
+    Subclasses define `noise_shapes`, `trace`, `decode` and `generate`, make their layers in `__init__` and end it with `self.build_from_event_shape()`.
+
+    Args:
+      event_shape: shape of one image, `(height, width, channels)`.
+    """
+
+    def __init__(self, event_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.event_shape = tuple(event_shape)
+        self.objective = None
+        self._seeds = keras.random.SeedGenerator(seed=0)
+
+    # What a model says of itself -------------------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def noise_shapes(self):
+        """`{site: event shape of its standard normal noise}`, in drawing order."""
+
+    @abc.abstractmethod
+    def trace(self, x, num_samples=1, noise=None, values=None, training=False) -> Trace:
+        """Runs inference and generative model on a batch.
+
+        Args:
+          x: `[B, *event]`.
+          num_samples: S, samples of the latent variables for each example; ignored when `noise` is given.
+          noise: `{site: [S, B, units]}` as from `self.noise`; drawn from the model's own stream when None.
+          values: `{site: [S, B, units]}` of latent variables that are evaluated instead of drawn.
+          training: whether normalisation and dropout layers are in training mode.
+        """
+
+    @abc.abstractmethod
+    def decode(self, latents, training=False):
+        """p(x | latents), a distribution over images. `latents`: `{site: [..., units]}`."""
+
+    @abc.abstractmethod
+    def generate(self, num_samples=1, latents=None, seed=None) -> Generation:
+        """Draws images. Sites named in `latents` (`{site: [N, units]}`) are clamped, the others drawn from p; then N replaces `num_samples`."""
+
+    # Noise -----------------------------------------------------------------------------------------------------------------------
+
+    def noise(self, seed, batch_size, num_samples=1):
+        """Standard normal noise `{site: [S, B, units]}` for one trace: a function of the seed alone."""
+        return {
+            site: tf.random.stateless_normal([num_samples, batch_size, *shape], stateless_seed(seed, index))
+            for index, (site, shape) in enumerate(self.noise_shapes.items())
+        }
+
+    def next_seed(self):
+        """The next seed `[2]` of the model's own stream, for calls that name none."""
+        return tf.cast(self._seeds.next(), tf.int32)
+
+    def noise_or_draw(self, noise, x, num_samples):
+        """`noise` itself, or a fresh draw where it is None."""
+        return self.noise(self.next_seed(), tf.shape(x)[0], num_samples) if noise is None else noise
+
+    # Keras -----------------------------------------------------------------------------------------------------------------------
+
+    def build_from_event_shape(self):
+        """Makes every weight now, so that saving, loading and resuming never meet a model without weights."""
+        x = tf.zeros([2, *self.event_shape])
+        self.trace(x, noise=self.noise(0, 2))
+        self.built = True
+
+    def build(self, input_shape=None):
+        """Nothing is left to build after `__init__`."""
+        self.built = True
+
+    def call(self, x, training=False):
+        """The mean of p(x | z), z drawn from q(z|x): a reconstruction `[B, *event]`."""
+        trace = self.trace(x, training=training)
+        return self.decode({name: site.value[0] for name, site in trace.sites.items()}).mean()
+
+    def compile(self, optimizer="adam", objective=None, seed=0, jit_compile=True, steps_per_execution=1, run_eagerly=False):
+        """Sets up training with `fit`.
+
+        Args:
+          objective: a `tfhvae.objectives.Objective`.
+          seed: of the noise, which is a function of (seed, step): a resumed run draws what an uninterrupted one would have drawn.
+          jit_compile: whether forward pass, backward pass and update are compiled by XLA; random numbers stay outside, where they are faster.
+        """
+        super().compile(optimizer=optimizer, jit_compile=False, steps_per_execution=steps_per_execution, run_eagerly=run_eagerly)
+        self.objective = objective
+        self.training_seed = seed
+        probe = self.trace(tf.zeros([1, *self.event_shape]), noise=self.noise(0, 1))
+        units = {name: site.kl.shape[-1] for name, site in probe.sites.items()}
+        self.train_means = diagnostics.StepMeans([*objective.metric_names(self), "learning_rate", "gradient_norm"], units, name="train_means")
+        self.test_means = diagnostics.StepMeans(objective.metric_names(self), units, name="test_means")
+        self.posterior_moments = diagnostics.PosteriorMoments(
+            {name: site.q_mean.shape[2:].num_elements() for name, site in probe.sites.items()}, name="posterior_moments"
+        )
+        # Under several replicas the update all-reduces gradients, which XLA cannot compile; forward and backward pass still are.
+        self._replicas = self.distribute_strategy.num_replicas_in_sync
+        jit = jit_compile and not run_eagerly
+        self._compiled_gradients = tf.function(self._gradients, jit_compile=jit)
+        self._compiled_update = tf.function(self._update, jit_compile=jit) if self._replicas == 1 else self._update
+        self._compiled_test = tf.function(self._test, jit_compile=jit)
+
+    def get_compile_config(self):
+        """Saved models hold weights and architecture; how they were trained stands in the experiment's configuration."""
+        return None
+
+    @property
+    def metrics(self):
+        return [self.train_means, self.test_means, self.posterior_moments] if self.objective is not None else []
+
+    def reset_metrics(self):
+        for metric in self.metrics:
+            metric.reset_state()
+
+    def train_step(self, x):
+        step = self.optimizer.iterations
+        noise = self.noise(self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example)
+        means = self._compiled_update(x, noise)
+        self.train_means.update_state(means, step)
+        return self.train_means.scalars()
+
+    def test_step(self, x):
+        step = self.test_means.count
+        noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), tf.shape(x)[0], 1)
+        means, q_means = self._compiled_test(x, noise)
+        self.test_means.update_state(means, step, weight=tf.cast(tf.shape(x)[0], tf.float32))
+        self.posterior_moments.update_state(q_means)
+        return self.test_means.scalars()
+
+    def _step_seed(self, step, *stream):
+        replica = tf.distribute.get_replica_context()
+        replica_id = replica.replica_id_in_sync_group if replica is not None and self._replicas > 1 else 0
+        return stateless_seed(self.training_seed, step, replica_id, *stream)
+
+    def _gradients(self, x, noise):
+        with tf.GradientTape() as tape:
+            loss, scalars, unit_kl = self.objective(self, x, noise, self.optimizer.iterations, training=True)
+            # Keras sums gradients over replicas; the loss is a mean over the local batch.
+            scaled = self.optimizer.scale_loss(loss / self._replicas)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        return gradients, scalars, unit_kl
+
+    def _update(self, x, noise):
+        gradients, scalars, unit_kl = self._gradients(x, noise) if self._replicas == 1 else self._compiled_gradients(x, noise)
+        scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)
+        scalars["gradient_norm"] = tf.linalg.global_norm(gradients) * self._replicas
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        return self.train_means.pack(scalars, unit_kl)
+
+    def _test(self, x, noise):
+        scalars, unit_kl, q_means = self.objective.evaluate(self, x, noise)
+        return self.test_means.pack(scalars, unit_kl), q_means

@@ -1,0 +1,115 @@
+"""Parts that models share: the two ends of a generative model, prior and likelihood."""
+
+import keras
+import tensorflow as tf
+
+from tfhvae.distributions import Bernoulli, DiscretizedLogistic, GaussianMixture
+from tfhvae.traces import STANDARD_NORMAL
+
+PRIORS = ("standard", "mixture", "vampprior")
+LIKELIHOODS = ("bernoulli", "discretized_logistic")
+NUM_PARAMETERS = {"bernoulli": 1, "discretized_logistic": 2}  # per pixel and channel
+
+
+def he_normal():
+    """N(0, 2/fan_in), the authors' initial weights everywhere."""
+    return keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
+
+
+def check_choice(name, value, choices):
+    """Returns `value`, or raises ValueError with the list of what exists."""
+    if value not in choices:
+        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
+    return value
+
+
+class Prior(keras.layers.Layer):
+    """The prior of the topmost latent variable, with the weights that it has.
+
+    "standard": N(0, I). "mixture": C Gaussians with learned means and variances. "vampprior": C Gaussians q(z|u_c) that the inference model
+    gives for learned pseudo-inputs u_c (Tomczak & Welling 2018, Eq. 9).
+
+    Args:
+      kind: one of `PRIORS`.
+      units: D, of the latent variable.
+      event_shape: of the images, which is the shape of a pseudo-input.
+      num_components: C.
+      pseudo_input_init: `(mean, standard deviation)` of the pseudo-inputs' initial pixels.
+      train_pseudo_inputs: whether pseudo-inputs are learned; otherwise they stay as initialised or set by `set_pseudo_inputs`.
+    """
+
+    def __init__(self, kind, units, event_shape, num_components=500, pseudo_input_init=(0.05, 0.01), train_pseudo_inputs=True, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = check_choice("prior", kind, PRIORS)
+        if num_components < 1:
+            raise ValueError(f"expected num_components >= 1. Received: num_components={num_components}")
+        if kind == "mixture":
+            self.loc = self.add_weight(shape=(num_components, units), initializer=keras.initializers.RandomNormal(0.0, 1.0), name="loc")
+            self.log_scale = self.add_weight(shape=(num_components, units), initializer="zeros", name="log_scale")
+        if kind == "vampprior":
+            self.raw_pseudo_inputs = self.add_weight(
+                shape=(num_components, *event_shape),
+                initializer=keras.initializers.RandomNormal(*pseudo_input_init),
+                trainable=train_pseudo_inputs,
+                name="pseudo_inputs",
+            )
+        self.built = True
+
+    @property
+    def pseudo_inputs(self):
+        """`[C, *event]`, between 0 and 1; None for other kinds."""
+        return tf.clip_by_value(tf.convert_to_tensor(self.raw_pseudo_inputs), 0.0, 1.0) if self.kind == "vampprior" else None
+
+    def set_pseudo_inputs(self, images):
+        """Sets the pseudo-inputs to `images` `[C, *event]`.
+
+        Raises:
+          ValueError: if the prior has none, or their shape is another.
+        """
+        if self.kind != "vampprior":
+            raise ValueError(f'expected a "vampprior" prior, which has pseudo-inputs. Received: prior={self.kind!r}')
+        if tuple(images.shape) != tuple(self.raw_pseudo_inputs.shape):
+            raise ValueError(f"expected pseudo-inputs of shape {tuple(self.raw_pseudo_inputs.shape)}. Received: shape={tuple(images.shape)}")
+        self.raw_pseudo_inputs.assign(images)
+
+    def distribution(self, encode):
+        """What `traces.draw` takes for p. `encode` maps images to `(loc, scale)` of q."""
+        if self.kind == "standard":
+            return STANDARD_NORMAL
+        if self.kind == "mixture":
+            return GaussianMixture(tf.convert_to_tensor(self.loc), tf.exp(self.log_scale))
+        return GaussianMixture(*encode(self.pseudo_inputs))
+
+    def sample(self, num_samples, units, encode, seed):
+        """`[num_samples, units]`."""
+        p = self.distribution(encode)
+        return tf.random.stateless_normal([num_samples, units], seed) if p is STANDARD_NORMAL else p.sample(num_samples, seed=seed)
+
+
+def image_distribution(parameters, likelihood, logit_limit=None):
+    """p(x|.) from a decoder's outputs.
+
+    Args:
+      parameters: `[..., H, W, P * C]`, P parameters per pixel and channel (`NUM_PARAMETERS`), any real number.
+      likelihood: one of `LIKELIHOODS`. For "discretized_logistic" the mean is a sigmoid clipped to [1/512, 1 - 1/512] and the log-scale is
+        clipped to [-4.5, 0], as in Tomczak & Welling's code.
+      logit_limit: clips Bernoulli logits; see `Bernoulli`.
+    """
+    parameters = tf.cast(parameters, tf.float32)
+    if likelihood == "bernoulli":
+        return Bernoulli(parameters, event_rank=3, logit_limit=logit_limit)
+    loc, log_scale = tf.split(parameters, 2, axis=-1)
+    loc = tf.clip_by_value(tf.sigmoid(loc), 1.0 / 512.0, 1.0 - 1.0 / 512.0)
+    return DiscretizedLogistic(loc, tf.clip_by_value(log_scale, -4.5, 0.0), event_rank=3)
+
+
+def flatten_event(x):
+    """`[..., H, W, C]` to `[..., H * W * C]`."""
+    return tf.reshape(x, tf.concat([tf.shape(x)[:-3], [x.shape[-3] * x.shape[-2] * x.shape[-1]]], 0))
+
+
+def unflatten_event(parameters, event_shape, likelihood):
+    """`[..., P * H * W * C]` to `[..., H, W, P * C]`."""
+    height, width, channels = event_shape
+    leading = tf.shape(parameters)[:-1]
+    return tf.reshape(parameters, tf.concat([leading, [height, width, NUM_PARAMETERS[likelihood] * channels]], 0))

@@ -1,0 +1,810 @@
+"""Figures of images, training and latents: NumPy arrays in, `matplotlib.figure.Figure` out.
+
+Every function is pure and uses no pyplot state, so figures may be drawn in any thread and without a
+display. Images are `[N, H, W, C]` in [0, 1] with C = 1 (grey) or 3 (RGB); densities and KL
+divergences are in nats. A figure becomes a TensorBoard image by `to_rgb_array`, and a file by
+`save`; the same data give the same bytes.
+"""
+
+import math
+import os
+import pathlib
+import textwrap
+import threading
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+DPI = 120
+
+# Petroff 2021, "Accessible color sequences for data visualization".
+COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+MARKERS = ("o", "^", "s", "D", "v")
+BLUE, AMBER, RED, PURPLE, SLATE = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[4], COLOURS[8]
+
+KL_FLOOR = 1e-4  # nats; heat maps of log KL end here
+VARIANCE_FLOOR = 1e-6  # float32 moments resolve no smaller variance
+MAX_LABELLED_PSEUDO_INPUTS = 100
+
+_TITLE_SIZE, _TEXT_SIZE, _SMALL_SIZE = 11, 9, 7.5
+_SHEET_SIDE = 840  # pixels, what a sheet of images aims at
+_SMALLEST_TILE, _SMALLEST_LABELLED_TILE, _LARGEST_TILE = 40, 60, 160  # pixels
+_NARROWEST_SHEET = 360  # pixels, so that a title fits above one image
+_MARGIN, _LABEL_HEIGHT = 14, 18  # pixels
+
+
+def image_grid(images, columns=None, title=None, labels=None):
+    """A sheet of images, row by row.
+
+    Args:
+      images: `[N, H, W, C]` in [0, 1].
+      columns: images per row; by default the sheet is near-square.
+      title: line above the sheet.
+      labels: N names or numbers, one below each image.
+
+    Returns:
+      A `Figure`; every image pixel is a whole number of its pixels.
+    """
+    images = _checked_images(images, "images", "[N, H, W, C]")
+    count = len(images)
+    if columns is None:
+        columns = math.ceil(math.sqrt(count))
+    if columns < 1:
+        raise ValueError(f"expected columns >= 1, received: columns={columns}")
+    columns = min(columns, count)
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"expected one label per image, {count}, received: {len(labels)} labels")
+    rows = math.ceil(count / columns)
+    space = 0 if labels is None else _LABEL_HEIGHT
+    sheet = _draw_sheet(
+        _tiles(images, rows, columns),
+        title,
+        spaces=[space] * (rows - 1),
+        bottom=space,
+        smallest_tile=_SMALLEST_TILE if labels is None else _SMALLEST_LABELLED_TILE,
+    )
+    if labels is not None:
+        height, width = images.shape[1:3]
+        for index, label in enumerate(labels):
+            row, column = divmod(index, columns)
+            sheet.axes.annotate(
+                _shortened(str(label), sheet.scale * width, _SMALL_SIZE),
+                (sheet.lefts[column] + width / 2 - 0.5, sheet.tops[row] + height - 0.5),
+                xytext=(0, -1.5),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize=_SMALL_SIZE,
+            )
+    return sheet.figure
+
+
+def reconstructions(originals, reconstructed, title="Reconstructions"):
+    """Originals above their reconstructions, in rows of at most ten pairs.
+
+    Args:
+      originals, reconstructed: `[N, H, W, C]` in [0, 1].
+    """
+    originals = _checked_images(originals, "originals", "[N, H, W, C]")
+    reconstructed = _checked_images(reconstructed, "reconstructed", "[N, H, W, C]")
+    if originals.shape != reconstructed.shape:
+        raise ValueError(
+            f"expected originals and reconstructed of one shape, "
+            f"received: {originals.shape} and {reconstructed.shape}"
+        )
+    pair_rows = math.ceil(len(originals) / 10)
+    columns = math.ceil(len(originals) / pair_rows)
+    pairs = (_tiles(originals, pair_rows, columns), _tiles(reconstructed, pair_rows, columns))
+    tiles = np.stack(pairs, 1).reshape(2 * pair_rows, columns, *originals.shape[1:])
+    sheet = _draw_sheet(
+        tiles, title, spaces=([0, _MARGIN] * pair_rows)[:-1], left=132, smallest_tile=_SMALLEST_TILE
+    )
+    for row, top in enumerate(sheet.tops):
+        sheet.axes.annotate(
+            ("original", "reconstruction")[row % 2],
+            (-0.5, top + originals.shape[1] / 2 - 0.5),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=_TEXT_SIZE,
+        )
+    return sheet.figure
+
+
+def interpolations(images, title="Interpolations"):
+    """Rows of interpolations, their two ends framed.
+
+    Args:
+      images: `[R, C, H, W, Ch]` in [0, 1]; a row runs from its start to its end, so C >= 2.
+    """
+    images = _checked_images(images, "images", "[R, C, H, W, Ch]")
+    rows, columns, height, width, _ = images.shape
+    if columns < 2:
+        raise ValueError(f"expected at least 2 images per row, received: shape {images.shape}")
+    frame = 4  # pixels, the gap that the frames lie in
+    sheet = _draw_sheet(
+        images,
+        title,
+        spaces=[2 * frame] * (rows - 1),
+        column_space=2 * frame,
+        top=_LABEL_HEIGHT,
+        bottom=frame,
+        smallest_tile=_SMALLEST_TILE,
+    )
+    reach = frame / 2 / sheet.scale
+    for column, name in ((0, "start"), (columns - 1, "end")):
+        left = sheet.lefts[column] - 0.5
+        for top in sheet.tops:
+            sheet.axes.add_patch(
+                Rectangle(
+                    (left - reach, top - 0.5 - reach),
+                    width + 2 * reach,
+                    height + 2 * reach,
+                    fill=False,
+                    edgecolor=COLOURS[6],
+                    linewidth=frame * 72 / DPI / 1.5,
+                    clip_on=False,
+                )
+            )
+        sheet.axes.annotate(
+            name,
+            (left + width / 2, -0.5),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=_TEXT_SIZE,
+            color=COLOURS[6],
+        )
+    return sheet.figure
+
+
+def pseudo_inputs(images, weights=None, title="Pseudo-inputs"):
+    """A sheet of the pseudo-inputs of a mixture prior, heaviest component first.
+
+    Args:
+      images: `[N, H, W, C]` in [0, 1].
+      weights: `[N]`, mixture weights; without them the images keep their order. Each weight stands
+        below its image, up to `MAX_LABELLED_PSEUDO_INPUTS` images.
+    """
+    if weights is None:
+        return image_grid(images, title=title)
+    weights = _checked_finite(weights, "weights", "[N]")
+    if len(weights) != len(images):
+        raise ValueError(
+            f"expected one weight per image, {len(images)}, received: {len(weights)} weights"
+        )
+    order = np.argsort(-weights, kind="stable")
+    labels = None
+    if len(weights) <= MAX_LABELLED_PSEUDO_INPUTS:
+        labels = [f"{weight:.2g}" for weight in weights[order]]
+    return image_grid(
+        np.asarray(images)[order], title=f"{title}, by decreasing weight", labels=labels
+    )
+
+
+def training_curves(history, title="Training"):
+    """Bound, reconstruction, KL per site, beta, learning rate and gradient norm over epochs.
+
+    The limits of the first three panels follow the later epochs; how many values lie outside is
+    written above the panel. A column that is missing or nowhere finite is not drawn, and the line
+    of a column with gaps joins its finite values.
+
+    Args:
+      history: `{column: [epochs]}`: "epoch" (else epochs count from 1), "bound", "log_px",
+        "kl/<site>", each also with the prefix "val_", "beta", "learning_rate", "gradient_norm".
+        Other columns are ignored.
+    """
+    columns = {name: _checked_array(v, f"history[{name!r}]", "[epochs]")
+               for name, v in history.items() if _is_curve(name)}  # fmt: skip
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"expected columns of one length, received: {lengths}")
+    epochs = columns.pop("epoch", None)
+    if epochs is None:
+        epochs = np.arange(1.0, 1.0 + max(lengths.values(), default=0))
+    if not np.isfinite(epochs).all():
+        raise ValueError('expected finite values in history["epoch"], received: NaN or infinity')
+    curves = {
+        name: (epochs[np.isfinite(column)], column[np.isfinite(column)])
+        for name, column in columns.items()
+        if np.isfinite(column).any()
+    }
+    if not curves:
+        raise ValueError(f"expected at least one column to draw, received: {sorted(history)}")
+
+    sites = list(dict.fromkeys(name.split("kl/", 1)[1] for name in curves if "kl/" in name))
+    site_colours = dict(zip(sites, _colours(len(sites))))
+    panels = {
+        "Bound": [name for name in ("bound", "val_bound") if name in curves],
+        "Reconstruction, log p(x|z)": [n for n in ("log_px", "val_log_px") if n in curves],
+        "KL per site": [
+            name for site in sites for name in (f"kl/{site}", f"val_kl/{site}") if name in curves
+        ],
+        "Beta": [name for name in ("beta",) if name in curves],
+        "Learning rate": [name for name in ("learning_rate",) if name in curves],
+        "Gradient norm": [name for name in ("gradient_norm",) if name in curves],
+    }
+    panels = {heading: names for heading, names in panels.items() if names}
+    figure, axes = _panels(len(panels), title)
+    for ax, (heading, names) in zip(axes, panels.items()):
+        _set_heading(ax, heading, x="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        is_nats = heading in ("Bound", "Reconstruction, log p(x|z)", "KL per site")
+        for name in names:
+            is_validation = name.startswith("val_")
+            if heading == "KL per site":
+                colour = site_colours[name.split("kl/", 1)[1]]
+            else:
+                colour = RED if is_validation else BLUE
+            ax.plot(
+                *curves[name],
+                color=colour,
+                linestyle="--" if is_validation else "-",
+                linewidth=1.5,
+                marker="o" if len(curves[name][0]) == 1 else None,
+                markersize=4,
+                label="validation" if is_validation else "training",
+            )
+        if is_nats:
+            ax.set_ylabel("nats per example", fontsize=_TEXT_SIZE)
+            _limit_to_later_epochs(ax, [curves[name][1] for name in names])
+        if heading == "KL per site":
+            handles = [Line2D([], [], color=c, label=site) for site, c in site_colours.items()]
+            for prefix, style, label in (("kl/", "-", "training"), ("val_", "--", "validation")):
+                if len(names) > len(sites) and any(name.startswith(prefix) for name in names):
+                    handles.append(Line2D([], [], color=SLATE, linestyle=style, label=label))
+            _legend_beside(ax, handles=handles, ncols=1 + (len(handles) - 1) // 16)
+        elif is_nats:
+            ax.legend(loc="best", fontsize=8, framealpha=0.8, edgecolor="none")
+        elif heading == "Beta":
+            ax.set_ylim(-0.05, 1.05 * max(1.0, curves["beta"][1].max()))
+        else:
+            _log_scale_where_it_helps(ax, curves[names[0]][1])
+    return figure
+
+
+def unit_kl_over_time(kl, epochs=None, title="KL per unit during training"):
+    """Heat maps of log KL per unit over epochs, one per site (Sønderby et al. 2016, Fig. 5).
+
+    Units are sorted by their last KL, the most informative on top. The KL of a site that has only
+    one unit is drawn as a line, in nats.
+
+    Args:
+      kl: `{site: [epochs, units]}` in nats; values below `KL_FLOOR` take its colour, NaN is grey.
+      epochs: `[epochs]`, increasing; by default they count from 1.
+    """
+    kl = {site: _checked_array(v, f"kl[{site!r}]", "[epochs, units]") for site, v in kl.items()}
+    _check_not_empty(kl, "kl")
+    for site, values in kl.items():
+        if not np.isfinite(values).any():
+            raise ValueError(f"expected finite values in kl[{site!r}], received: none")
+    lengths = {site: len(values) for site, values in kl.items()}
+    count = next(iter(lengths.values()))
+    epochs = np.arange(1.0, count + 1.0) if epochs is None else epochs
+    epochs = _checked_finite(epochs, "epochs", "[epochs]")
+    if set(lengths.values()) != {len(epochs)}:
+        raise ValueError(f"expected {len(epochs)} epochs per site, received: {lengths}")
+    if (np.diff(epochs) <= 0).any():
+        raise ValueError(f"expected increasing epochs, received: {epochs}")
+
+    figure, axes = _panels(len(kl), title)
+    maps = {site: values for site, values in kl.items() if values.shape[1] > 1}
+    if maps:
+        finite = np.concatenate([values[np.isfinite(values)] for values in maps.values()])
+        low = math.log(max(finite.min(), KL_FLOOR))
+        high = max(math.log(max(finite.max(), KL_FLOOR)), low + 1e-3)
+    colour_map = matplotlib.colormaps["viridis"].with_extremes(bad="0.85")
+    for ax, (site, values) in zip(axes, kl.items()):
+        _set_heading(ax, site, x="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        if site not in maps:
+            is_finite = np.isfinite(values[:, 0])
+            marker = "o" if is_finite.sum() == 1 else None
+            ax.plot(epochs[is_finite], values[is_finite, 0], color=BLUE, marker=marker)
+            ax.set_ylabel("KL (nats)", fontsize=_TEXT_SIZE)
+            _limit_to_later_epochs(ax, [values[is_finite, 0]])
+            continue
+        last = values[np.isfinite(values).any(1)][-1]
+        order = np.argsort(-np.nan_to_num(last, nan=-np.inf), kind="stable")
+        log_kl = np.log(np.maximum(values[:, order].T, KL_FLOOR))
+        heat_map = ax.pcolorfast(
+            _edges(epochs),
+            np.arange(values.shape[1] + 1) + 0.5,
+            np.ma.masked_invalid(log_kl),
+            cmap=colour_map,
+            vmin=low,
+            vmax=high,
+        )
+        ax.grid(False)
+        ax.invert_yaxis()
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.set_ylabel("unit, by decreasing last KL", fontsize=_TEXT_SIZE)
+    if maps:
+        bar = figure.colorbar(
+            heat_map,
+            ax=[ax for ax, site in zip(axes, kl) if site in maps],
+            extend="min" if finite.min() < KL_FLOOR else "neither",
+        )
+        bar.set_label("log KL (log nats)", fontsize=_TEXT_SIZE)
+        bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
+    """Latents of every site in the plane of their first two principal components, by class.
+
+    Two-dimensional sites are drawn as they are, one-dimensional ones as stacked histograms.
+
+    Args:
+      latents: `{site: [N, D]}`, means or draws.
+      labels: `[N]`, integer classes.
+      class_names: names, indexed by class.
+    """
+    latents = {
+        site: _checked_finite(v, f"latents[{site!r}]", "[N, D]") for site, v in latents.items()
+    }
+    _check_not_empty(latents, "latents")
+    counts = {site: len(values) for site, values in latents.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"expected the same examples at every site, received: {counts}")
+    count = next(iter(counts.values()))
+    classes, codes = np.zeros(1, int), np.zeros(count, int)
+    names = []
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (count,) or labels.dtype.kind not in "iub":
+            raise ValueError(
+                f"expected integer labels [{count}], received: {labels.dtype} {labels.shape}"
+            )
+        classes, codes = np.unique(labels, return_inverse=True)
+        names = [str(value) for value in classes]
+    if class_names is not None:
+        if labels is None or classes[0] < 0 or classes[-1] >= len(class_names):
+            received = "no labels" if labels is None else f"labels up to {classes[-1]}"
+            raise ValueError(
+                f"expected labels in [0, {len(class_names)}) for class_names, received: {received}"
+            )
+        names = [str(class_names[value]) for value in classes]
+
+    figure, axes = _panels(len(latents), title)
+    for ax, (site, values) in zip(axes, latents.items()):
+        if values.shape[1] == 1:
+            _set_heading(ax, site, x=site, y="examples")
+            ax.hist(
+                [values[codes == code, 0] for code in range(len(classes))],
+                bins=np.histogram_bin_edges(values[:, 0], min(60, max(10, int(count**0.5)))),
+                stacked=True,
+                histtype="stepfilled",
+                color=[_class_colour(code) for code in range(len(classes))],
+            )
+            continue
+        points, axis_names = _plane(values, site)
+        _set_heading(ax, site, *axis_names)
+        ax.set_aspect("equal", adjustable="datalim")
+        # One fixed shuffle, so that no class lies on top of the others.
+        order = np.random.default_rng(0).permutation(count)
+        for first in range(0, len(classes), len(COLOURS)):
+            of_marker = order[codes[order] // len(COLOURS) == first // len(COLOURS)]
+            ax.scatter(
+                *points[of_marker].T,
+                c=[_class_colour(code) for code in codes[of_marker]],
+                marker=_marker(first),
+                s=float(np.clip(20_000 / count, 5, 30)),
+                alpha=0.7,
+                linewidths=0,
+            )
+    if names:
+        columns = math.ceil(len(names) / 16)
+        widest = max(len(name) for name in names)
+        figure.set_figwidth(figure.get_figwidth() + columns * (0.5 + 0.07 * widest))
+        handles = [
+            Line2D([], [], linestyle="", marker=_marker(i), color=_class_colour(i), label=name)
+            for i, name in enumerate(names)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside right upper",
+            ncols=columns,
+            fontsize=8,
+            frameon=False,
+            title="class",
+            title_fontsize=_TEXT_SIZE,
+        )
+    return figure
+
+
+def log_likelihood_histogram(values, title="Log-likelihood per example", reference=None):
+    """Histogram over examples, with their mean and its standard error.
+
+    Args:
+      values: `[N]`, log p(x) or a bound on it, in nats.
+      reference: a published mean to compare with, in nats.
+    """
+    values = _checked_finite(values, "values", "[N]")
+    if reference is not None and not math.isfinite(reference):
+        raise ValueError(f"expected a finite reference, received: {reference}")
+    count = len(values)
+    figure, (ax,) = _panels(1, title, width=6.2, height=3.8)
+    _set_heading(ax, None, x="log p(x) (nats)", y="examples")
+    ax.hist(values, bins=min(80, max(10, int(count**0.5))), color=BLUE, alpha=0.6)
+    mean = f"mean {_decimal(values.mean())}"
+    if count > 1:
+        mean += f" ± {values.std(ddof=1) / math.sqrt(count):.2f} (standard error)"
+    ax.axvline(values.mean(), color=SLATE, label=f"{mean}, N = {count}")
+    if reference is not None:
+        ax.axvline(reference, color=RED, linestyle="--", label=f"published {_decimal(reference)}")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    # Above the panel, where no bar can be.
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=_TEXT_SIZE)
+    return figure
+
+
+def bound_decomposition(log_px, kl, log_likelihood=None, title="What the bound is made of"):
+    """Steps from the reconstruction term to the bound: ELBO = log p(x|z) - sum of KL.
+
+    Args:
+      log_px: mean reconstruction term, in nats.
+      kl: `{site: mean KL}`, in nats.
+      log_likelihood: mean importance-weighted bound L_K, drawn beside the ELBO.
+    """
+    _check_not_empty(kl, "kl")
+    numbers = {"log_px": log_px, **{f"kl[{site!r}]": value for site, value in kl.items()}}
+    if log_likelihood is not None:
+        numbers["log_likelihood"] = log_likelihood
+    for name, value in numbers.items():
+        if np.ndim(value) or not np.isfinite(value):
+            raise ValueError(f"expected {name} to be one finite number, received: {value}")
+
+    bars = [("log p(x|z)", 0.0, float(log_px), BLUE)]  # (name, from, change, colour)
+    level = float(log_px)
+    for site, value in kl.items():
+        bars.append((f"\N{MINUS SIGN} KL {site}", level, -float(value), AMBER))
+        level -= float(value)
+    bars.append(("ELBO", 0.0, level, SLATE))
+    if log_likelihood is not None:
+        bars.append(("$L_K$", 0.0, float(log_likelihood), PURPLE))
+
+    figure, (ax,) = _panels(1, title, width=6.5, height=1.2 + 0.38 * len(bars))
+    starts = np.array([start for _, start, _, _ in bars])
+    ends = np.array([start + change for _, start, change, _ in bars])
+    ends_below_zero = max(ends.min(), ends.max(), key=abs) < 0
+    span = ends.max() - ends.min()
+    # Far from zero the KL bars would be slivers: there the axis shows the steps only.
+    is_cut = 0 < span < 0.15 * np.abs(ends).min()
+    if is_cut:
+        low, high = ends.min() - 0.3 * span, ends.max() + 0.3 * span
+    else:
+        low, high = min(ends.min(), 0.0), max(ends.max(), 0.0)
+        room = 0.16 * ((high - low) or 1.0)
+        low, high = low - room * (low < 0), high + room * (high > 0)
+    ax.barh(range(len(bars)), ends - starts, left=starts, color=[bar[3] for bar in bars])
+    for row, (_, start, change, _) in enumerate(bars):
+        edge = min(start, start + change) if ends_below_zero else max(start, start + change)
+        ax.annotate(
+            _decimal(change),
+            (edge, row),
+            xytext=(-4 if ends_below_zero else 4, 0),
+            textcoords="offset points",
+            ha="right" if ends_below_zero else "left",
+            va="center",
+            fontsize=8,
+        )
+    for row, end in enumerate(ends[: len(kl) + 1]):
+        ax.plot([end, end], [row, row + 1], color="0.4", linewidth=0.8, linestyle=":")
+    ax.set_xlim(low, high)
+    _set_heading(
+        ax, None, x="nats per example" + (" (the axis does not begin at 0)" if is_cut else "")
+    )
+    ax.set_yticks(range(len(bars)), [bar[0] for bar in bars], fontsize=_TEXT_SIZE)
+    ax.grid(False, axis="y")
+    ax.invert_yaxis()
+    return figure
+
+
+def active_units(variances, threshold=0.01, title="Active units"):
+    """Var_x E_q[u|x] of every unit, sorted, with the threshold for counting a unit as active.
+
+    Args:
+      variances: `{site: [D]}`; values below `VARIANCE_FLOOR` are drawn there.
+      threshold: a unit is active where its variance exceeds this (Burda et al. 2016, section 5).
+    """
+    variances = {
+        site: _checked_finite(v, f"variances[{site!r}]", "[D]") for site, v in variances.items()
+    }
+    _check_not_empty(variances, "variances")
+    if not threshold > 0:
+        raise ValueError(f"expected threshold > 0, received: {threshold}")
+    figure, (ax,) = _panels(1, title, width=6.2, height=4.0)
+    _set_heading(ax, None, x="unit, by decreasing variance", y="Var$_x$ E$_q$[u|x]")
+    colours = _colours(len(variances))
+    for index, ((site, variance), colour) in enumerate(zip(variances.items(), colours)):
+        ax.plot(
+            np.arange(1, len(variance) + 1),
+            np.maximum(np.sort(variance)[::-1], VARIANCE_FLOOR),
+            color=colour,
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4,
+            linewidth=1.2,
+            label=f"{site}: {int((variance > threshold).sum())} of {len(variance)} active",
+        )
+    ax.axhline(
+        threshold, color="0.3", linestyle="--", linewidth=1, label=f"threshold {threshold:g}"
+    )
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    _legend_beside(ax)
+    return figure
+
+
+def to_rgb_array(figure):
+    """The figure's pixels, uint8 `[H, W, 3]`."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def save(figure, path, dpi=DPI):
+    """Writes a PNG that is either complete or absent, and holds nothing but the picture.
+
+    Args:
+      path: file name ending in ".png", in a folder that exists.
+      dpi: pixels per inch; sheets of images are sharpest at the default.
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f'expected a path ending in ".png", received: {path}')
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        FigureCanvasAgg(figure)
+        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Sheet(NamedTuple):
+    figure: Figure
+    axes: Axes  # data coordinates are pixels of the composed sheet
+    tops: np.ndarray  # [R], first pixel row of each row of images
+    lefts: np.ndarray  # [C]
+    scale: int  # figure pixels per image pixel
+
+
+def _draw_sheet(tiles, title, spaces, smallest_tile, column_space=0, left=_MARGIN, top=0, bottom=0):
+    """Composes tiles `[R, C, H, W, Ch]` into one array on white, at whole pixels of the figure.
+
+    Args:
+      spaces: R - 1 distances between rows, in figure pixels; never less than the thin gap.
+      smallest_tile: least side of a tile, in figure pixels.
+      column_space: distance between columns, in figure pixels.
+      left, top, bottom: margins besides those for the title, in figure pixels.
+    """
+    rows, columns, height, width, channels = tiles.shape
+    gap = max(1, round(max(height, width) / 20))
+    side = max(rows * (height + gap), columns * (width + gap))
+    largest = max(1, _LARGEST_TILE // max(height, width))
+    smallest = math.ceil(smallest_tile / width)
+    scale = max(min(_SHEET_SIDE // side, largest), smallest, 1)
+    row_gaps = [max(gap, math.ceil(space / scale)) for space in spaces]
+    column_gap = max(gap, math.ceil(column_space / scale))
+
+    tops = np.concatenate([[0], np.cumsum(height + np.array(row_gaps, int))]).astype(int)
+    lefts = np.arange(columns) * (width + column_gap)
+    sheet = np.ones((tops[-1] + height, lefts[-1] + width, channels), np.float32)
+    for row, y in enumerate(tops):
+        for column, x in enumerate(lefts):
+            sheet[y : y + height, x : x + width] = tiles[row, column]
+
+    sheet_width, sheet_height = scale * sheet.shape[1], scale * sheet.shape[0]
+    figure_width = max(sheet_width + left + _MARGIN, _NARROWEST_SHEET)
+    left += (figure_width - sheet_width - left - _MARGIN) // 2
+    heading = _wrapped(title, figure_width - 2 * _MARGIN)
+    title_height = (_MARGIN + 22 * (heading.count("\n") + 1)) if heading else _MARGIN
+    bottom += _MARGIN
+    figure_height = sheet_height + title_height + top + bottom
+    figure = _figure(figure_width / DPI, figure_height / DPI)
+    axes = figure.add_axes(
+        (
+            left / figure_width,
+            bottom / figure_height,
+            sheet_width / figure_width,
+            sheet_height / figure_height,
+        )
+    )
+    axes.set_axis_off()
+    axes.imshow(
+        sheet[..., 0] if channels == 1 else sheet,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        aspect="auto",
+    )
+    if heading:
+        figure.text(
+            0.5, 1 - 8 / figure_height, heading, ha="center", va="top", fontsize=_TITLE_SIZE
+        )
+    return _Sheet(figure, axes, tops, lefts, scale)
+
+
+def _tiles(images, rows, columns):
+    """`[R, C, H, W, Ch]`, white where images run out."""
+    blank = np.ones((rows * columns - len(images), *images.shape[1:]), images.dtype)
+    return np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
+
+
+def _figure(width, height):
+    """An empty figure of so many inches, rounded to whole pixels."""
+    # The renderer truncates to pixels: 721 / 120 * 120 may come out below 721.
+    size = [(round(side * DPI) + 1e-3) / DPI for side in (width, height)]
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panels(count, title, width=4.1, height=3.3):
+    """A figure of `count` axes, at most three per row, `width` by `height` inches each."""
+    columns = 2 if count == 4 else min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = _figure(width * columns, height * rows + 0.3)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, color="0.9", linewidth=0.7)
+        ax.set_axisbelow(True)
+        ax.tick_params(labelsize=8)
+    if title:
+        heading = _wrapped(title, 0.95 * DPI * width * columns)
+        figure.suptitle(heading, fontsize=_TITLE_SIZE)
+    return figure, axes
+
+
+def _set_heading(ax, heading, x=None, y=None):
+    if heading:
+        ax.set_title(heading, loc="left", fontsize=_TEXT_SIZE + 1)
+    ax.set_xlabel(x or "", fontsize=_TEXT_SIZE)
+    ax.set_ylabel(y or "", fontsize=_TEXT_SIZE)
+
+
+def _legend_beside(ax, **options):
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, **options)
+
+
+def _limit_to_later_epochs(ax, series):
+    """y-limits that the first tenth of each series and rare spikes do not set; last values do."""
+    late = [values[max(len(values) // 10, int(len(values) >= 4)) :] for values in series]
+    # Per series: among many sites, the lowest one is no outlier.
+    quantiles = [np.quantile(values, [0.02, 0.98]) for values in late]
+    kept = np.concatenate([*quantiles, [values[-1] for values in series]])
+    everything = np.concatenate(series)
+    pad = 0.15 * np.ptp(kept) or max(0.05 * abs(kept[0]), 1e-3)
+    low = max(kept.min() - pad, min(everything.min(), kept.min()) - 0.3 * pad)
+    high = min(kept.max() + pad, max(everything.max(), kept.max()) + 0.3 * pad)
+    ax.set_ylim(low, high)
+    outside = int(((everything < low) | (everything > high)).sum())
+    if outside:
+        noun = "value" if outside == 1 else "values"
+        ax.set_title(f"{outside} {noun} off scale", loc="right", fontsize=_SMALL_SIZE, color="0.4")
+
+
+def _log_scale_where_it_helps(ax, values):
+    if values.min() > 0 and values.max() > 10 * values.min():
+        ax.set_yscale("log")
+
+
+def _plane(values, site):
+    """Points `[N, 2]` of a site `[N, D]`, D >= 2, and names of the two axes."""
+    if values.shape[1] == 2:
+        return values, (f"{site}[0]", f"{site}[1]")
+    if len(values) < 2:
+        raise ValueError(
+            f"expected at least 2 examples for principal components, received: {len(values)}"
+        )
+    from sklearn.decomposition import PCA
+
+    centred = values - values.mean(0)
+    total = np.square(centred).sum()
+    points = PCA(2, svd_solver="full").fit_transform(centred) if total else centred[:, :2]
+    shares = np.square(points).sum(0) / (total or 1.0)
+    return points, tuple(
+        f"component {i + 1} ({100 * share:.0f} % of variance)" for i, share in enumerate(shares)
+    )
+
+
+def _edges(centres):
+    """Edges `[N + 1]` halfway between increasing centres `[N]`."""
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middles = (centres[1:] + centres[:-1]) / 2
+    first, last = 2 * centres[0] - middles[0], 2 * centres[-1] - middles[-1]
+    return np.concatenate([[first], middles, [last]])
+
+
+def _is_curve(name):
+    return name in ("epoch", "beta", "learning_rate", "gradient_norm") or (
+        name.removeprefix("val_") in ("bound", "log_px")
+        or name.removeprefix("val_").startswith("kl/")
+    )
+
+
+def _colours(count):
+    """One colour for each of `count` lines; of a sequential map where the palette is too short."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    return [
+        to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.95, count))
+    ]
+
+
+def _class_colour(index):
+    return COLOURS[index % len(COLOURS)]
+
+
+def _marker(index):
+    """One marker for every round through the colours."""
+    return MARKERS[index // len(COLOURS) % len(MARKERS)]
+
+
+def _decimal(value):
+    """Two decimals, with the minus sign of the axes."""
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _characters(pixels, font_size):
+    """How many characters of common text fit, at 0.56 of the font size each."""
+    return max(int(pixels / (0.56 * font_size * DPI / 72)), 1)
+
+
+def _wrapped(text, pixels):
+    return textwrap.fill(str(text), _characters(pixels, _TITLE_SIZE)) if text else ""
+
+
+def _shortened(text, pixels, font_size):
+    limit = _characters(pixels, font_size)
+    return text if len(text) <= limit else text[: max(limit - 1, 1)] + "…"
+
+
+def _checked_array(values, name, axes):
+    """`values` as floats, when they have the rank of `axes`, "[N, D]" say, and are not empty."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != axes.count(",") + 1 or not values.size:
+        raise ValueError(f"expected {name} {axes}, not empty, received: shape {values.shape}")
+    return values
+
+
+def _checked_finite(values, name, axes):
+    values = _checked_array(values, name, axes)
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise ValueError(f"expected finite {name}, received: {count} not finite of {values.size}")
+    return values
+
+
+def _checked_images(images, name, axes):
+    images = _checked_finite(images, name, axes)
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(f"expected {name} of 1 or 3 channels, received: shape {images.shape}")
+    if images.min() < -1e-3 or images.max() > 1 + 1e-3:
+        raise ValueError(
+            f"expected {name} in [0, 1], received: [{images.min():.4g}, {images.max():.4g}]"
+        )
+    return np.clip(images, 0.0, 1.0).astype(np.float32)
+
+
+def _check_not_empty(values, name):
+    if not values:
+        raise ValueError(f"expected at least one site in {name}, received: none")

@@ -1,0 +1,91 @@
+"""The record that connects models to everything else.
+
+A model turns a batch into a `Trace`: for every latent variable what was drawn from the inference model q, with its log-densities under q
+and under the generative model p, and log p(x | everything drawn). Bounds are pure functions of a trace.
+
+Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated), `B` batch, then the event.
+All densities are in nats.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+STANDARD_NORMAL = (0.0, 1.0)
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Site(NamedTuple):
+    """One latent variable: what was drawn, and how likely it was."""
+
+    value: tf.Tensor  # [S, (Y,) B, *E]
+    log_q: tf.Tensor  # [S, (Y,) B]      inference model
+    log_p: tf.Tensor  # [S, (Y,) B]      generative model
+    kl: tf.Tensor  # [S, (Y,) B, units]  analytic per unit where q and p factorise, else log q - log p as one unit
+    q_mean: tf.Tensor  # [S, (Y,) B, *E]
+
+
+class ObservedLabel(NamedTuple):
+    """The class is known: its log-probabilities under q(y|.) and p(y|.)."""
+
+    log_q: tf.Tensor  # [S, B]
+    log_p: tf.Tensor  # [S, B]
+
+
+class EnumeratedLabel(NamedTuple):
+    """The class is summed over: log-probabilities of every class."""
+
+    log_q: tf.Tensor  # [S, Y, B]
+    log_p: tf.Tensor  # [S, Y, B]
+
+
+class Trace(NamedTuple):
+    """Everything that was drawn for one batch, in drawing order."""
+
+    sites: dict[str, Site]
+    log_px: tf.Tensor  # [S, (Y,) B]  log p(x | everything drawn)
+    label: ObservedLabel | EnumeratedLabel | None = None
+
+
+def gaussian_log_prob(value, loc, scale):
+    """log N(value; loc, scale²), per unit, in nats."""
+    standardised = (value - loc) / scale
+    return -0.5 * (tf.square(standardised) + _LOG_2PI) - tf.math.log(scale)
+
+
+def gaussian_kl(q, p):
+    """KL(q || p) of two factorised Gaussians `(loc, scale)`, per unit, in nats."""
+    (q_loc, q_scale), (p_loc, p_scale) = q, p
+    variance_ratio = tf.square(q_scale / p_scale)
+    return 0.5 * (variance_ratio + tf.square((q_loc - p_loc) / p_scale) - 1.0 - tf.math.log(variance_ratio))
+
+
+def draw(q, p, noise, value=None):
+    """Draws one latent variable from q and records it.
+
+    Args:
+      q: `(loc, scale)` of a factorised Gaussian, each broadcasting against `noise`.
+      p: `(loc, scale)` likewise, or a distribution with `log_prob` over the last axis (a mixture prior, say).
+      noise: standard normal `[S, (Y,) B, units]`; the draw is `loc + scale * noise`.
+      value: `[S, (Y,) B, units]`, evaluated instead of drawn when given.
+
+    Returns:
+      A `Site` whose fields all begin with the same `[S, (Y,) B]`.
+    """
+    q_loc, q_scale = q
+    if value is None:
+        value = q_loc + q_scale * noise
+        # noise is already (value - loc) / scale
+        log_q_units = -0.5 * (tf.square(noise) + _LOG_2PI) - tf.math.log(q_scale)
+    else:
+        log_q_units = gaussian_log_prob(value, q_loc, q_scale)
+    shape = tf.shape(value)
+    log_q = tf.reduce_sum(tf.broadcast_to(log_q_units, shape), -1)
+    if isinstance(p, tuple):
+        log_p = tf.reduce_sum(gaussian_log_prob(value, *p), -1)
+        kl = tf.broadcast_to(gaussian_kl(q, p), shape)
+    else:
+        log_p = p.log_prob(value)
+        kl = (log_q - log_p)[..., tf.newaxis]
+    return Site(value, log_q, log_p, kl, tf.broadcast_to(q_loc, shape))
