@@ -23,6 +23,7 @@ setup(
         "tensorboard>=2.20",
         "absl-py>=2.1",
         "ml_collections>=1.0",
+        "importlib_resources",  # which tensorflow-datasets imports and does not declare
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pillow>=10",

@@ -42,6 +42,7 @@ class LatentVariableModel(keras.Model):
         super().__init__(**kwargs)
         self.event_shape = tuple(event_shape)
         self.objective = None
+        self._is_evaluating = False
         self._seeds = keras.random.SeedGenerator(seed=0)
 
     # What a model says of itself -------------------------------------------------------------------------------------------------
@@ -140,7 +141,16 @@ class LatentVariableModel(keras.Model):
 
     def reset_metrics(self):
         for metric in self.metrics:
-            metric.reset_state()
+            if not (self._is_evaluating and metric is self.train_means):
+                metric.reset_state()
+
+    def evaluate(self, *args, **kwargs):
+        """As in Keras, but the means of the training epoch that a validation ends are kept for callbacks to read."""
+        self._is_evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._is_evaluating = False
 
     def train_step(self, x):
         step = self.optimizer.iterations
