@@ -22,10 +22,25 @@ from tfhvae.errors import RunError
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODES = ("train", "evaluate", "figures", "sample")
 
-flags.DEFINE_enum("mode", "train", MODES, "train (then evaluate and draw), or one of the others on an existing --workdir")
-flags.DEFINE_string("model", None, f"one of: {', '.join(configuration.MODELS)} (default: {configuration.DEFAULT_MODEL})")
-flags.DEFINE_string("dataset", None, f"one of: {', '.join(DATASETS)} (default: the configuration's, digits)")
-flags.DEFINE_string("data_dir", None, "folder with a data set's original files, itself or in a sub-folder per family; without it sets are downloaded")
+flags.DEFINE_enum(
+    "mode",
+    "train",
+    MODES,
+    "train (then evaluate and draw), or one of the others on an existing --workdir",
+)
+flags.DEFINE_string(
+    "model",
+    None,
+    f"one of: {', '.join(configuration.MODELS)} (default: {configuration.DEFAULT_MODEL})",
+)
+flags.DEFINE_string(
+    "dataset", None, f"one of: {', '.join(DATASETS)} (default: the configuration's, digits)"
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "folder with a data set's original files, itself or in a sub-folder per family; without it sets are downloaded",
+)
 flags.DEFINE_string("workdir", None, "the run's folder (default: runs/MODEL-DATASET-seedSEED)")
 flags.DEFINE_integer("seed", None, "of every random draw")
 flags.DEFINE_integer("epochs", None, "passes over the training images")
@@ -36,10 +51,16 @@ flags.DEFINE_string("device", "", "cpu, gpu or gpu:N (default: a GPU where there
 flags.DEFINE_boolean("mixed_precision", None, "compute in bfloat16, keep weights in float32")
 flags.DEFINE_boolean("jit_compile", None, "compile with XLA (default: for dense networks)")
 flags.DEFINE_boolean("deterministic", False, "only operations with reproducible results")
-flags.DEFINE_enum("distribute", "none", ("none", "mirrored", "multi_worker"), "tf.distribute: all GPUs of this machine, or the cluster in TF_CONFIG")
+flags.DEFINE_enum(
+    "distribute",
+    "none",
+    ("none", "mirrored", "multi_worker"),
+    "tf.distribute: all GPUs of this machine, or the cluster in TF_CONFIG",
+)
 
 _HELP_TAIL = """
---config=FILE takes a configuration (configs/*.py on the embedded data, configs/paper/*.py for published numbers), and
+--config=FILE takes a configuration (configs/*.py on the embedded data, configs/paper/*.py for
+published numbers), and
 --config.SECTION.FIELD=VALUE overrides any field of it:
 """
 
@@ -53,17 +74,23 @@ def main(argv):
     flags.FLAGS(argv)
     options = flags.FLAGS
     apply_shorthands(options.config, options)
-    workdir = options.workdir or os.path.join("runs", f"{config.model.name}-{config.dataset.name}-seed{config.seed}")
+    workdir = options.workdir or os.path.join(
+        "runs", f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
+    )
     # Only now, so that --help and mistakes answer at once.
     startup.import_tensorflow()
     from tfhvae import experiments, hardware, reporting
 
-    chosen = hardware.Hardware(options.device, options.jit_compile, options.deterministic, options.distribute)
+    chosen = hardware.Hardware(
+        options.device, options.jit_compile, options.deterministic, options.distribute
+    )
     run = experiments.Run(config, workdir, options.data_dir, chosen)
     if options.mode == "train":
         summary = run.finished_summary
         if summary is not None:
-            print("This run is finished; nothing was trained. Another --workdir or --seed starts a new one.")
+            print(
+                "This run is finished; nothing was trained. Another --workdir or --seed starts a new one."
+            )
         else:
             if run.state.epoch:
                 print(f"going on after epoch {run.state.epoch}")
@@ -83,13 +110,18 @@ def main(argv):
 def configuration_of(argv):
     """The configuration that the command line begins from, and the arguments that are left.
 
-    That is the file of --config; for another --mode than train the one in --workdir; else that of --model on the embedded data.
+    That is the file of --config; for another --mode than train the one in --workdir; else that of
+    --model on the embedded data.
     """
     values, rest = {}, [argv[0]]
     arguments = iter(argv[1:])
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name in ("config", "model", "mode", "workdir") and not equals:
+        if (
+            argument.startswith("-")
+            and name in ("config", "model", "mode", "workdir")
+            and not equals
+        ):
             value = next(arguments, "")
             argument = f"--{name}={value}"
         if name in ("config", "model", "mode", "workdir"):
@@ -105,7 +137,9 @@ def configuration_of(argv):
         configuration.check_name("model", model, configuration.MODELS)
         config = configuration.load(os.path.join(HERE, "configs", f"{model}.py"))
     if values.get("model", config.model.name) != config.model.name:
-        raise RunError(f"--config is for the model {config.model.name!r}, --model says {values['model']!r}")
+        raise RunError(
+            f"--config is for the model {config.model.name!r}, --model says {values['model']!r}"
+        )
     overrides = [a[len("--config.") :].partition("=")[0] for a in rest if a.startswith("--config.")]
     configuration.check_overrides(config, [name.partition("[")[0] for name in overrides])
     return config, rest

@@ -1,6 +1,6 @@
 """VampPrior VAE on the embedded 8x8 digits.
 
-    python run_experiment.py --model=vampprior
+python run_experiment.py --model=vampprior
 """
 
 from tfhvae.configuration import base_config

@@ -22,105 +22,99 @@ import numpy as np
 import pytest
 
 from tfhvae import data
-from tfhvae.data import datasets
-from tfhvae.data import sources
+from tfhvae.data import datasets, sources
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-REAL = pathlib.Path(
-    os.environ.get("TFHVAE_DATA", ROOT.parent / "shared" / "data")
-)
+REAL = pathlib.Path(os.environ.get("TFHVAE_DATA", ROOT.parent / "shared" / "data"))
 
 
 def real(*names):
-  """Mark that skips a test unless all named real files are there."""
-  missing = [name for name in names if not (REAL / name).is_file()]
-  return pytest.mark.skipif(
-      bool(missing),
-      reason=f"no {', '.join(missing)} in {REAL}; set TFHVAE_DATA to the data",
-  )
+    """Mark that skips a test unless all named real files are there."""
+    missing = [name for name in names if not (REAL / name).is_file()]
+    return pytest.mark.skipif(
+        bool(missing),
+        reason=f"no {', '.join(missing)} in {REAL}; set TFHVAE_DATA to the data",
+    )
 
 
 def real_idx(family):
-  names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")
-  return real(*(f"{family}/{name}-ubyte.gz" for name in names))
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")
+    return real(*(f"{family}/{name}-ubyte.gz" for name in names))
 
 
-REAL_AMAT = real(*(
-    f"binarized_mnist/binarized_mnist_{part}.amat.gz"
-    for part in ("train", "valid", "test")
-))
+REAL_AMAT = real(
+    *(f"binarized_mnist/binarized_mnist_{part}.amat.gz" for part in ("train", "valid", "test"))
+)
 REAL_FREY = real("frey_faces/frey_rawface.mat")
 REAL_OMNIGLOT = real("omniglot/omniglot105.npz")
 
 
 def sha256(array):
-  return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def error(name, **kwargs):
-  """The message of the DataError that `load` raises; always one line."""
-  with pytest.raises(data.DataError) as info:
-    data.load(name, **kwargs)
-  message = str(info.value)
-  assert "\n" not in message
-  assert message.startswith("expected ") and "received" in message
-  return message
+    """The message of the DataError that `load` raises; always one line."""
+    with pytest.raises(data.DataError) as info:
+        data.load(name, **kwargs)
+    message = str(info.value)
+    assert "\n" not in message
+    assert message.startswith("expected ") and "received" in message
+    return message
 
 
 def check(dataset, counts, image_shape, labels=True):
-  """What holds for every data set."""
-  splits = (dataset.train, dataset.validation, dataset.test)
-  assert dataset.image_shape == image_shape
-  assert "\n" not in dataset.protocol
-  assert dataset.likelihood in ("bernoulli", "discretized_logistic")
-  for split, count in zip(splits, counts, strict=True):
-    if count is None:
-      assert split is None
-      continue
-    assert split.images.shape == (count, *image_shape)
-    assert split.images.dtype == np.float32
-    assert 0 <= split.images.min() and split.images.max() <= 1
-    if labels:
-      assert split.labels.shape == (count,) and split.labels.dtype == np.int32
-    else:
-      assert split.labels is None
-  if dataset.likelihood == "bernoulli":
-    for split in splits[1:]:
-      assert split is None or set(np.unique(split.images)) == {0, 1}
-  else:  # centres of 256 bins
-    levels = dataset.test.images * 256 - 0.5
-    np.testing.assert_array_equal(levels, np.round(levels))
-    assert dataset.binarization is None
+    """What holds for every data set."""
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert dataset.image_shape == image_shape
+    assert "\n" not in dataset.protocol
+    assert dataset.likelihood in ("bernoulli", "discretized_logistic")
+    for split, count in zip(splits, counts, strict=True):
+        if count is None:
+            assert split is None
+            continue
+        assert split.images.shape == (count, *image_shape)
+        assert split.images.dtype == np.float32
+        assert 0 <= split.images.min() and split.images.max() <= 1
+        if labels:
+            assert split.labels.shape == (count,) and split.labels.dtype == np.int32
+        else:
+            assert split.labels is None
+    if dataset.likelihood == "bernoulli":
+        for split in splits[1:]:
+            assert split is None or set(np.unique(split.images)) == {0, 1}
+    else:  # centres of 256 bins
+        levels = dataset.test.images * 256 - 0.5
+        np.testing.assert_array_equal(levels, np.round(levels))
+        assert dataset.binarization is None
 
 
 # Requests ---------------------------------------------------------------------
 
 
 def test_import_is_cheap():
-  # An empty parent package, as the real one may import TensorFlow.
-  code = (
-      "import sys, types; parent = types.ModuleType('tfhvae');"
-      " parent.__path__ = ['tfhvae']; sys.modules['tfhvae'] = parent;"
-      " import tfhvae.data.datasets; print([m for m in ('tensorflow', 'scipy',"
-      " 'sklearn', 'tensorflow_datasets') if m in sys.modules])"
-  )
-  result = subprocess.run(
-      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-  )
-  assert result.stdout.strip() == "[]", result.stderr
+    # An empty parent package, as the real one may import TensorFlow.
+    code = (
+        "import sys, types; parent = types.ModuleType('tfhvae');"
+        " parent.__path__ = ['tfhvae']; sys.modules['tfhvae'] = parent;"
+        " import tfhvae.data.datasets; print([m for m in ('tensorflow', 'scipy',"
+        " 'sklearn', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_names_and_descriptions():
-  assert list(data.DATASETS) == [
+    assert list(data.DATASETS) == [
       "digits", "dynamic_mnist", "static_mnist", "threshold_mnist", "mnist",
       "fashion_mnist", "frey_faces", "omniglot", "omniglot_resized",
   ]  # fmt: skip
-  assert all(text and "\n" not in text for text in data.DATASETS.values())
+    assert all(text and "\n" not in text for text in data.DATASETS.values())
 
 
 def test_every_data_set_is_documented():
-  text = (ROOT / "docs/data.md").read_text()
-  assert [n for n in data.DATASETS if f"| `{n}` |" not in text] == []
+    text = (ROOT / "docs/data.md").read_text()
+    assert [n for n in data.DATASETS if f"| `{n}` |" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -139,150 +133,150 @@ def test_every_data_set_is_documented():
     ],
 )
 def test_unknown_request(name, kwargs, expected):
-  assert re.search(expected, error(name, **kwargs))
+    assert re.search(expected, error(name, **kwargs))
 
 
 # Binarisation and resizing ----------------------------------------------------
 
 
 def test_binarize_is_a_function_of_seed_and_split():
-  means = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
-  first = data.binarize(means, 3, "test")
-  np.testing.assert_array_equal(first, data.binarize(means, 3, "test"))
-  assert (first != data.binarize(means, 4, "test")).any()
-  assert (first != data.binarize(means, 3, "validation")).any()
-  # Golden: a change here changes every published result on dynamic sets.
-  assert sha256(np.packbits(first.astype(bool))).startswith("834cebdf75d73e8e")
+    means = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+    first = data.binarize(means, 3, "test")
+    np.testing.assert_array_equal(first, data.binarize(means, 3, "test"))
+    assert (first != data.binarize(means, 4, "test")).any()
+    assert (first != data.binarize(means, 3, "validation")).any()
+    # Golden: a change here changes every published result on dynamic sets.
+    assert sha256(np.packbits(first.astype(bool))).startswith("834cebdf75d73e8e")
 
 
 def test_binarize_follows_the_means():
-  means = np.random.default_rng(0).random((1000, 100), np.float32)
-  drawn = data.binarize(means, 0, "test")
-  # 5 standard errors: fails by chance once in 1.7 million seeds, and finds an
-  # error of 0.0065 in the mean.
-  for part in (means < 0.3, means >= 0.3):
-    sigma = np.sqrt((means * (1 - means))[part].sum())
-    assert abs((drawn - means)[part].sum()) < 5 * sigma
-  extremes = np.array([0, 1], np.float32)[:, None].repeat(10_000, 1)
-  np.testing.assert_array_equal(data.binarize(extremes, 0, "test"), extremes)
+    means = np.random.default_rng(0).random((1000, 100), np.float32)
+    drawn = data.binarize(means, 0, "test")
+    # 5 standard errors: fails by chance once in 1.7 million seeds, and finds an
+    # error of 0.0065 in the mean.
+    for part in (means < 0.3, means >= 0.3):
+        sigma = np.sqrt((means * (1 - means))[part].sum())
+        assert abs((drawn - means)[part].sum()) < 5 * sigma
+    extremes = np.array([0, 1], np.float32)[:, None].repeat(10_000, 1)
+    np.testing.assert_array_equal(data.binarize(extremes, 0, "test"), extremes)
 
 
 def test_area_resize_is_the_mean_of_equal_cells():
-  ink = np.random.default_rng(0).integers(0, 2, (3, 105, 105), np.uint8)
-  fine = ink.repeat(4, axis=1).repeat(4, axis=2)  # 420 = 28 x 15
-  cells = fine.reshape(3, 28, 15, 28, 15).sum(axis=(2, 4), dtype=np.int64)
-  expected = cells.astype(np.float32) / np.float32(225)
-  np.testing.assert_array_equal(datasets.area_resize(ink, 28), expected)
-  np.testing.assert_array_equal(datasets.area_resize(ink, 105), ink)
+    ink = np.random.default_rng(0).integers(0, 2, (3, 105, 105), np.uint8)
+    fine = ink.repeat(4, axis=1).repeat(4, axis=2)  # 420 = 28 x 15
+    cells = fine.reshape(3, 28, 15, 28, 15).sum(axis=(2, 4), dtype=np.int64)
+    expected = cells.astype(np.float32) / np.float32(225)
+    np.testing.assert_array_equal(datasets.area_resize(ink, 28), expected)
+    np.testing.assert_array_equal(datasets.area_resize(ink, 105), ink)
 
 
 # Digits -----------------------------------------------------------------------
 
 
 def test_digits():
-  digits = data.load("digits")
-  check(digits, (1297, 200, 300), (8, 8, 1))
-  assert digits.binarization == "per_batch"
-  assert digits.class_names == tuple("0123456789")
-  np.testing.assert_array_equal(digits.train.images * 16 % 1, 0)
-  for split in (digits.train, digits.validation, digits.test):
-    share = np.bincount(split.labels, minlength=10) / len(split.labels)
-    assert share.min() > 0.09 and share.max() < 0.11
-  # Golden: the split never changes.
-  assert sha256(digits.train.images).startswith("5bf235fbbad9c6c4")
+    digits = data.load("digits")
+    check(digits, (1297, 200, 300), (8, 8, 1))
+    assert digits.binarization == "per_batch"
+    assert digits.class_names == tuple("0123456789")
+    np.testing.assert_array_equal(digits.train.images * 16 % 1, 0)
+    for split in (digits.train, digits.validation, digits.test):
+        share = np.bincount(split.labels, minlength=10) / len(split.labels)
+        assert share.min() > 0.09 and share.max() < 0.11
+    # Golden: the split never changes.
+    assert sha256(digits.train.images).startswith("5bf235fbbad9c6c4")
 
 
 def test_seed_changes_held_out_draws_and_nothing_else():
-  first, again = data.load("digits"), data.load("digits", seed=0)
-  other = data.load("digits", seed=1, binarization="per_epoch")
-  for part in ("train", "validation", "test"):
-    a, b, c = (getattr(d, part) for d in (first, again, other))
-    np.testing.assert_array_equal(a.images, b.images)
-    np.testing.assert_array_equal(a.labels, c.labels)
-    assert (a.images == c.images).all() == (part == "train")
-  assert other.binarization == "per_epoch"
-  assert "per epoch" in other.protocol and "seed 1" in other.protocol
+    first, again = data.load("digits"), data.load("digits", seed=0)
+    other = data.load("digits", seed=1, binarization="per_epoch")
+    for part in ("train", "validation", "test"):
+        a, b, c = (getattr(d, part) for d in (first, again, other))
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, c.labels)
+        assert (a.images == c.images).all() == (part == "train")
+    assert other.binarization == "per_epoch"
+    assert "per epoch" in other.protocol and "seed 1" in other.protocol
 
 
 def test_another_number_of_digits_is_refused(monkeypatch):
-  monkeypatch.setattr(datasets, "DIGITS_COUNTS", (1, 2, 3))
-  assert "expected 1 + 2 + 3 images, received 1797" in error("digits")
+    monkeypatch.setattr(datasets, "DIGITS_COUNTS", (1, 2, 3))
+    assert "expected 1 + 2 + 3 images, received 1797" in error("digits")
 
 
 # MNIST and Fashion-MNIST ------------------------------------------------------
 
 
 def idx(array):
-  header = bytes([0, 0, 8, array.ndim])
-  return header + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+    header = bytes([0, 0, 8, array.ndim])
+    return header + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
 
 
 @pytest.fixture
 def small_idx(tmp_path, monkeypatch):
-  """Folder of two families of small IDX files, with their arrays."""
-  rng = np.random.default_rng(0)
-  monkeypatch.setattr(sources, "IDX_COUNTS", {"train": 30, "t10k": 12})
-  monkeypatch.setattr(datasets, "MNIST_VALIDATION", 10)
-  arrays, digests = {}, {}
-  for family in ("mnist", "fashion_mnist"):
-    (tmp_path / family).mkdir()
-    arrays[family], digests[family] = {}, {}
-    for part, count in sources.IDX_COUNTS.items():
-      for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", count)):
-        name = f"{part}-{kind}-ubyte"
-        high = 10 if "labels" in name else 256
-        array = rng.integers(0, high, shape, np.uint8)
-        (tmp_path / family / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
-        arrays[family][name] = array
-        digests[family][name] = hashlib.md5(idx(array)).hexdigest()
-  monkeypatch.setattr(sources, "IDX_MD5", digests)
-  return types.SimpleNamespace(folder=tmp_path, arrays=arrays)
+    """Folder of two families of small IDX files, with their arrays."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(sources, "IDX_COUNTS", {"train": 30, "t10k": 12})
+    monkeypatch.setattr(datasets, "MNIST_VALIDATION", 10)
+    arrays, digests = {}, {}
+    for family in ("mnist", "fashion_mnist"):
+        (tmp_path / family).mkdir()
+        arrays[family], digests[family] = {}, {}
+        for part, count in sources.IDX_COUNTS.items():
+            for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", count)):
+                name = f"{part}-{kind}-ubyte"
+                high = 10 if "labels" in name else 256
+                array = rng.integers(0, high, shape, np.uint8)
+                (tmp_path / family / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+                arrays[family][name] = array
+                digests[family][name] = hashlib.md5(idx(array)).hexdigest()
+    monkeypatch.setattr(sources, "IDX_MD5", digests)
+    return types.SimpleNamespace(folder=tmp_path, arrays=arrays)
 
 
 def test_mnist_splits_and_scaling(small_idx):
-  x = small_idx.arrays["mnist"]["train-images-idx3-ubyte"][..., None]
-  y = small_idx.arrays["mnist"]["train-labels-idx1-ubyte"]
-  test = small_idx.arrays["mnist"]["t10k-images-idx3-ubyte"][..., None]
+    x = small_idx.arrays["mnist"]["train-images-idx3-ubyte"][..., None]
+    y = small_idx.arrays["mnist"]["train-labels-idx1-ubyte"]
+    test = small_idx.arrays["mnist"]["t10k-images-idx3-ubyte"][..., None]
 
-  mnist = data.load("mnist", data_dir=small_idx.folder)
-  check(mnist, (20, 10, 12), (28, 28, 1))
-  np.testing.assert_array_equal(mnist.train.images, (x[:20] + 0.5) / 256)
-  np.testing.assert_array_equal(mnist.validation.images, (x[20:] + 0.5) / 256)
-  np.testing.assert_array_equal(mnist.validation.labels, y[20:])
+    mnist = data.load("mnist", data_dir=small_idx.folder)
+    check(mnist, (20, 10, 12), (28, 28, 1))
+    np.testing.assert_array_equal(mnist.train.images, (x[:20] + 0.5) / 256)
+    np.testing.assert_array_equal(mnist.validation.images, (x[20:] + 0.5) / 256)
+    np.testing.assert_array_equal(mnist.validation.labels, y[20:])
 
-  threshold = data.load("threshold_mnist", data_dir=small_idx.folder)
-  check(threshold, (20, 10, 12), (28, 28, 1))
-  np.testing.assert_array_equal(threshold.test.images, test / 255 > 0.5)
+    threshold = data.load("threshold_mnist", data_dir=small_idx.folder)
+    check(threshold, (20, 10, 12), (28, 28, 1))
+    np.testing.assert_array_equal(threshold.test.images, test / 255 > 0.5)
 
-  dynamic = data.load("dynamic_mnist", data_dir=small_idx.folder, seed=5)
-  check(dynamic, (20, 10, 12), (28, 28, 1))
-  np.testing.assert_allclose(dynamic.train.images, x[:20] / 255, rtol=1e-6)
-  np.testing.assert_array_equal(
-      dynamic.test.images,
-      data.binarize((test / 255).astype(np.float32), 5, "test"),
-  )
+    dynamic = data.load("dynamic_mnist", data_dir=small_idx.folder, seed=5)
+    check(dynamic, (20, 10, 12), (28, 28, 1))
+    np.testing.assert_allclose(dynamic.train.images, x[:20] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(
+        dynamic.test.images,
+        data.binarize((test / 255).astype(np.float32), 5, "test"),
+    )
 
-  complete = data.load("dynamic_mnist", data_dir=small_idx.folder, split="60k_10k")
-  check(complete, (30, None, 12), (28, 28, 1))
-  np.testing.assert_array_equal(complete.train.labels, y)
-  assert "validation" not in complete.protocol.replace("no validation", "")
+    complete = data.load("dynamic_mnist", data_dir=small_idx.folder, split="60k_10k")
+    check(complete, (30, None, 12), (28, 28, 1))
+    np.testing.assert_array_equal(complete.train.labels, y)
+    assert "validation" not in complete.protocol.replace("no validation", "")
 
 
 def test_plain_files_in_one_folder(small_idx):
-  for path in (small_idx.folder / "fashion_mnist").glob("*.gz"):
-    plain = small_idx.folder / path.stem
-    plain.write_bytes(gzip.decompress(path.read_bytes()))
-    path.unlink()
-  fashion = data.load("fashion_mnist", data_dir=str(small_idx.folder))
-  check(fashion, (20, 10, 12), (28, 28, 1))
-  assert fashion.class_names[9] == "Ankle boot"
+    for path in (small_idx.folder / "fashion_mnist").glob("*.gz"):
+        plain = small_idx.folder / path.stem
+        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    fashion = data.load("fashion_mnist", data_dir=str(small_idx.folder))
+    check(fashion, (20, 10, 12), (28, 28, 1))
+    assert fashion.class_names[9] == "Ankle boot"
 
 
 def test_the_other_family_is_named(small_idx):
-  message = error("mnist", data_dir=small_idx.folder / "fashion_mnist")
-  assert "these are Fashion-MNIST's files" in message
-  message = error("fashion_mnist", data_dir=small_idx.folder / "mnist")
-  assert "these are MNIST's files" in message
+    message = error("mnist", data_dir=small_idx.folder / "fashion_mnist")
+    assert "these are Fashion-MNIST's files" in message
+    message = error("fashion_mnist", data_dir=small_idx.folder / "mnist")
+    assert "these are MNIST's files" in message
 
 
 PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
@@ -312,160 +306,160 @@ PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
     ],
 )
 def test_damaged_idx_file(small_idx, damage, expected):
-  path = small_idx.folder / "mnist" / "train-images-idx3-ubyte.gz"
-  path.write_bytes(damage(gzip.decompress(path.read_bytes())))
-  message = error("mnist", data_dir=small_idx.folder)
-  assert expected in message and str(path) in message
+    path = small_idx.folder / "mnist" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damage(gzip.decompress(path.read_bytes())))
+    message = error("mnist", data_dir=small_idx.folder)
+    assert expected in message and str(path) in message
 
 
 def test_missing_files(small_idx, tmp_path):
-  message = error("mnist", data_dir=tmp_path / "nowhere")
-  assert "expected data_dir to be a folder" in message
-  (small_idx.folder / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
-  message = error("mnist", data_dir=small_idx.folder)
-  assert "expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz" in message
-  assert "yann.lecun.com" in message
+    message = error("mnist", data_dir=tmp_path / "nowhere")
+    assert "expected data_dir to be a folder" in message
+    (small_idx.folder / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    message = error("mnist", data_dir=small_idx.folder)
+    assert "expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz" in message
+    assert "yann.lecun.com" in message
 
 
 def test_unreadable_file(tmp_path):
-  with pytest.raises(data.DataError, match="expected a readable file"):
-    sources.read_file(tmp_path)
+    with pytest.raises(data.DataError, match="expected a readable file"):
+        sources.read_file(tmp_path)
 
 
 @real_idx("mnist")
 def test_real_mnist():
-  dynamic = data.load("dynamic_mnist", data_dir=REAL)
-  check(dynamic, (50_000, 10_000, 10_000), (28, 28, 1))
-  assert dynamic.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-  assert dynamic.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-  mnist = data.load("mnist", data_dir=REAL, split="60k_10k")
-  check(mnist, (60_000, None, 10_000), (28, 28, 1))
-  mean = (mnist.train.images.mean(dtype=np.float64) * 256 - 0.5)
-  assert abs(mean - 33.318421) < 1e-6  # grey level, as published
-  means = (mnist.test.images * 256 - 0.5) / 255
-  # 5 standard errors: fails by chance once in 1.7 million seeds.
-  sigma = np.sqrt((means * (1 - means)).sum(dtype=np.float64))
-  surplus = dynamic.test.images.sum(dtype=np.float64) - means.sum(dtype=np.float64)
-  assert abs(surplus) < 5 * sigma
-  assert not dynamic.test.images[means == 0].any()
-  other = data.load("dynamic_mnist", data_dir=REAL / "mnist", seed=1)
-  assert 0.01 < (other.test.images != dynamic.test.images).mean() < 0.1
+    dynamic = data.load("dynamic_mnist", data_dir=REAL)
+    check(dynamic, (50_000, 10_000, 10_000), (28, 28, 1))
+    assert dynamic.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert dynamic.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    mnist = data.load("mnist", data_dir=REAL, split="60k_10k")
+    check(mnist, (60_000, None, 10_000), (28, 28, 1))
+    mean = mnist.train.images.mean(dtype=np.float64) * 256 - 0.5
+    assert abs(mean - 33.318421) < 1e-6  # grey level, as published
+    means = (mnist.test.images * 256 - 0.5) / 255
+    # 5 standard errors: fails by chance once in 1.7 million seeds.
+    sigma = np.sqrt((means * (1 - means)).sum(dtype=np.float64))
+    surplus = dynamic.test.images.sum(dtype=np.float64) - means.sum(dtype=np.float64)
+    assert abs(surplus) < 5 * sigma
+    assert not dynamic.test.images[means == 0].any()
+    other = data.load("dynamic_mnist", data_dir=REAL / "mnist", seed=1)
+    assert 0.01 < (other.test.images != dynamic.test.images).mean() < 0.1
 
 
 @real_idx("fashion_mnist")
 def test_real_fashion_mnist():
-  fashion = data.load("fashion_mnist", data_dir=REAL)
-  check(fashion, (50_000, 10_000, 10_000), (28, 28, 1))
-  assert fashion.train.labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
-  message = error("mnist", data_dir=REAL / "fashion_mnist")
-  assert "these are Fashion-MNIST's files" in message
+    fashion = data.load("fashion_mnist", data_dir=REAL)
+    check(fashion, (50_000, 10_000, 10_000), (28, 28, 1))
+    assert fashion.train.labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
+    message = error("mnist", data_dir=REAL / "fashion_mnist")
+    assert "these are Fashion-MNIST's files" in message
 
 
 # tensorflow-datasets ----------------------------------------------------------
 
 
 class Stored:
-  """Stands in for a tf.data.Dataset of numpy examples."""
+    """Stands in for a tf.data.Dataset of numpy examples."""
 
-  def __init__(self, **arrays):
-    self.arrays = arrays
+    def __init__(self, **arrays):
+        self.arrays = arrays
 
-  def batch(self, size):
-    count = len(self.arrays["image"])
-    return [
-        {key: array[i : i + size] for key, array in self.arrays.items()}
-        for i in range(0, count, size)
-    ]
+    def batch(self, size):
+        count = len(self.arrays["image"])
+        return [
+            {key: array[i : i + size] for key, array in self.arrays.items()}
+            for i in range(0, count, size)
+        ]
 
 
 def tfds_shuffle(array, keys, split):
-  """tensorflow-datasets' order of storage."""
-  digest = lambda i: hashlib.md5(f"{split}{keys[i]}".encode()).hexdigest()
-  return array[sorted(range(len(array)), key=digest)]
+    """tensorflow-datasets' order of storage."""
+    digest = lambda i: hashlib.md5(f"{split}{keys[i]}".encode()).hexdigest()
+    return array[sorted(range(len(array)), key=digest)]
 
 
 @pytest.fixture
 def fake_tfds(monkeypatch):
-  """Lets `tfds.load` return given splits; yields the dict to fill with them."""
-  tfds = pytest.importorskip("tensorflow_datasets")
-  provided = {}
+    """Lets `tfds.load` return given splits; yields the dict to fill with them."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    provided = {}
 
-  def load(name, split, shuffle_files, read_config, with_info):
-    assert not shuffle_files and with_info
-    assert read_config.interleave_cycle_length == 1
-    splits, features = provided[name]
-    return [splits[s] for s in split], types.SimpleNamespace(features=features)
+    def load(name, split, shuffle_files, read_config, with_info):
+        assert not shuffle_files and with_info
+        assert read_config.interleave_cycle_length == 1
+        splits, features = provided[name]
+        return [splits[s] for s in split], types.SimpleNamespace(features=features)
 
-  monkeypatch.setattr(tfds, "load", load)
-  monkeypatch.setattr(tfds, "as_numpy", lambda dataset: dataset)
-  return provided
+    monkeypatch.setattr(tfds, "load", load)
+    monkeypatch.setattr(tfds, "as_numpy", lambda dataset: dataset)
+    return provided
 
 
 def test_mnist_from_tfds_equals_the_files(small_idx, fake_tfds):
-  arrays = small_idx.arrays["mnist"]
-  stored = {}
-  for split, part in (("train", "train"), ("test", "t10k")):
-    images = arrays[f"{part}-images-idx3-ubyte"][..., None]
-    labels = arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64)
-    keys = range(len(labels))
-    stored[split] = Stored(
-        image=tfds_shuffle(images, keys, split),
-        label=tfds_shuffle(labels, keys, split),
-    )
-  fake_tfds["mnist"] = stored, None
-  from_tfds = data.load("mnist")
-  from_files = data.load("mnist", data_dir=small_idx.folder)
-  for part in ("train", "validation", "test"):
-    a, b = getattr(from_tfds, part), getattr(from_files, part)
-    np.testing.assert_array_equal(a.images, b.images)
-    np.testing.assert_array_equal(a.labels, b.labels)
+    arrays = small_idx.arrays["mnist"]
+    stored = {}
+    for split, part in (("train", "train"), ("test", "t10k")):
+        images = arrays[f"{part}-images-idx3-ubyte"][..., None]
+        labels = arrays[f"{part}-labels-idx1-ubyte"].astype(np.int64)
+        keys = range(len(labels))
+        stored[split] = Stored(
+            image=tfds_shuffle(images, keys, split),
+            label=tfds_shuffle(labels, keys, split),
+        )
+    fake_tfds["mnist"] = stored, None
+    from_tfds = data.load("mnist")
+    from_files = data.load("mnist", data_dir=small_idx.folder)
+    for part in ("train", "validation", "test"):
+        a, b = getattr(from_tfds, part), getattr(from_files, part)
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
 
-  train = stored["train"].arrays
-  train["image"] = train["image"][::-1]
-  message = error("mnist")
-  assert "md5" in message and "tensorflow-datasets' mnist, split 'train'" in message
-  stored["train"] = Stored(image=train["image"][:-1], label=train["label"][:-1])
-  assert "expected 30 examples" in error("mnist")
+    train = stored["train"].arrays
+    train["image"] = train["image"][::-1]
+    message = error("mnist")
+    assert "md5" in message and "tensorflow-datasets' mnist, split 'train'" in message
+    stored["train"] = Stored(image=train["image"][:-1], label=train["label"][:-1])
+    assert "expected 30 examples" in error("mnist")
 
 
 def test_order_of_tfds_is_undone(tmp_path):
-  """With a set that the installed tensorflow-datasets has really written."""
-  pytest.importorskip("importlib_resources")  # tfds needs it without saying so
-  tfds = pytest.importorskip("tensorflow_datasets")
+    """With a set that the installed tensorflow-datasets has really written."""
+    pytest.importorskip("importlib_resources")  # tfds needs it without saying so
+    tfds = pytest.importorskip("tensorflow_datasets")
 
-  class Numbers(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version("1.0.0")
+    class Numbers(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self):
-      features = {"image": tfds.features.Tensor(shape=(), dtype=np.int64)}
-      return tfds.core.DatasetInfo(
-          builder=self, features=tfds.features.FeaturesDict(features)
-      )
+        def _info(self):
+            features = {"image": tfds.features.Tensor(shape=(), dtype=np.int64)}
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
 
-    def _split_generators(self, dl_manager):
-      return {"train": self._generate_examples()}
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
 
-    def _generate_examples(self):
-      for i in range(50):
-        yield i, {"image": i}
+        def _generate_examples(self):
+            for i in range(50):
+                yield i, {"image": i}
 
-  builder = Numbers(data_dir=tmp_path)
-  builder.download_and_prepare()
-  dataset = builder.as_dataset(split="train", shuffle_files=False)
-  stored = np.array([int(e["image"]) for e in tfds.as_numpy(dataset)])
-  assert (stored != np.arange(50)).any()
-  restored = sources.restore_order(stored, range(50), "train", "mnist")
-  np.testing.assert_array_equal(restored, np.arange(50))
+    builder = Numbers(data_dir=tmp_path)
+    builder.download_and_prepare()
+    dataset = builder.as_dataset(split="train", shuffle_files=False)
+    stored = np.array([int(e["image"]) for e in tfds.as_numpy(dataset)])
+    assert (stored != np.arange(50)).any()
+    restored = sources.restore_order(stored, range(50), "train", "mnist")
+    np.testing.assert_array_equal(restored, np.arange(50))
 
 
 @real_idx("mnist")
 def test_order_of_tfds_for_mnist():
-  """The first labels of tensorflow-datasets' mnist 3.0.1, as it shows them."""
-  (_, labels), (_, test_labels) = sources.load_idx("mnist", REAL)
-  train = tfds_shuffle(labels, range(60_000), "train")
-  test = tfds_shuffle(test_labels, range(10_000), "test")
-  assert train[:10].tolist() == [4, 1, 0, 7, 8, 1, 2, 7, 1, 6]
-  assert test[:10].tolist() == [2, 0, 4, 8, 7, 6, 0, 6, 3, 1]
+    """The first labels of tensorflow-datasets' mnist 3.0.1, as it shows them."""
+    (_, labels), (_, test_labels) = sources.load_idx("mnist", REAL)
+    train = tfds_shuffle(labels, range(60_000), "train")
+    test = tfds_shuffle(test_labels, range(10_000), "test")
+    assert train[:10].tolist() == [4, 1, 0, 7, 8, 1, 2, 7, 1, 6]
+    assert test[:10].tolist() == [2, 0, 4, 8, 7, 6, 0, 6, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -478,20 +472,20 @@ def test_order_of_tfds_for_mnist():
     ],
 )
 def test_tfds_without_network(monkeypatch, name, files):
-  tfds = pytest.importorskip("tensorflow_datasets")
+    tfds = pytest.importorskip("tensorflow_datasets")
 
-  def load(*args, **kwargs):
-    raise ConnectionError("Failed to resolve host\n(name unknown)")
+    def load(*args, **kwargs):
+        raise ConnectionError("Failed to resolve host\n(name unknown)")
 
-  monkeypatch.setattr(tfds, "load", load)
-  message = error(name)
-  assert "ConnectionError: Failed to resolve host" in message
-  assert files in message and "--data_dir" in message
+    monkeypatch.setattr(tfds, "load", load)
+    message = error(name)
+    assert "ConnectionError: Failed to resolve host" in message
+    assert files in message and "--data_dir" in message
 
 
 def test_tfds_not_installed(monkeypatch):
-  monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-  assert "train-images-idx3-ubyte" in error("mnist")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert "train-images-idx3-ubyte" in error("mnist")
 
 
 @pytest.mark.parametrize(
@@ -499,8 +493,8 @@ def test_tfds_not_installed(monkeypatch):
     [("frey_faces", "frey_rawface.mat"), ("omniglot", "chardata.mat")],
 )
 def test_sets_that_tfds_does_not_have(name, files):
-  message = error(name)
-  assert files in message and "--data_dir" in message
+    message = error(name)
+    assert files in message and "--data_dir" in message
 
 
 # Larochelle's binarised MNIST -------------------------------------------------
@@ -508,44 +502,47 @@ def test_sets_that_tfds_does_not_have(name, files):
 
 @pytest.fixture
 def small_amat(tmp_path, monkeypatch):
-  counts = {"train": 5, "valid": 3, "test": 2}
-  rng = np.random.default_rng(0)
-  images = {k: rng.integers(0, 2, (n, 784), np.uint8) for k, n in counts.items()}
-  monkeypatch.setattr(sources, "AMAT_COUNTS", counts)
-  monkeypatch.setattr(
-      sources,
-      "AMAT_SHA256",
-      {k: sha256(np.packbits(a, axis=1)) for k, a in images.items()},
-  )
-  for part, rows in images.items():
-    text = "".join(" ".join(map(str, row)) + " \r\n" for row in rows.tolist())
-    (tmp_path / f"binarized_mnist_{part}.amat").write_text(text, newline="")
-  return types.SimpleNamespace(folder=tmp_path, images=images)
+    counts = {"train": 5, "valid": 3, "test": 2}
+    rng = np.random.default_rng(0)
+    images = {k: rng.integers(0, 2, (n, 784), np.uint8) for k, n in counts.items()}
+    monkeypatch.setattr(sources, "AMAT_COUNTS", counts)
+    monkeypatch.setattr(
+        sources,
+        "AMAT_SHA256",
+        {k: sha256(np.packbits(a, axis=1)) for k, a in images.items()},
+    )
+    for part, rows in images.items():
+        text = "".join(" ".join(map(str, row)) + " \r\n" for row in rows.tolist())
+        (tmp_path / f"binarized_mnist_{part}.amat").write_text(text, newline="")
+    return types.SimpleNamespace(folder=tmp_path, images=images)
 
 
 def test_static_mnist(small_amat):
-  static = data.load("static_mnist", data_dir=small_amat.folder)
-  check(static, (5, 3, 2), (28, 28, 1), labels=False)
-  assert static.binarization is None and static.class_names is None
-  expected = small_amat.images["valid"].reshape(3, 28, 28, 1)
-  np.testing.assert_array_equal(static.validation.images, expected)
+    static = data.load("static_mnist", data_dir=small_amat.folder)
+    check(static, (5, 3, 2), (28, 28, 1), labels=False)
+    assert static.binarization is None and static.class_names is None
+    expected = small_amat.images["valid"].reshape(3, 28, 28, 1)
+    np.testing.assert_array_equal(static.validation.images, expected)
 
 
 def test_static_mnist_from_tfds(small_amat, fake_tfds):
-  splits = {"train": "train", "valid": "validation", "test": "test"}
-  fake_tfds["binarized_mnist"] = {
-      split: Stored(
-          image=tfds_shuffle(
-              small_amat.images[part].reshape(-1, 28, 28, 1),
-              range(len(small_amat.images[part])),
-              split,
-          )
-      )
-      for part, split in splits.items()
-  }, None
-  static = data.load("static_mnist")
-  expected = small_amat.images["train"].reshape(5, 28, 28, 1)
-  np.testing.assert_array_equal(static.train.images, expected)
+    splits = {"train": "train", "valid": "validation", "test": "test"}
+    fake_tfds["binarized_mnist"] = (
+        {
+            split: Stored(
+                image=tfds_shuffle(
+                    small_amat.images[part].reshape(-1, 28, 28, 1),
+                    range(len(small_amat.images[part])),
+                    split,
+                )
+            )
+            for part, split in splits.items()
+        },
+        None,
+    )
+    static = data.load("static_mnist")
+    expected = small_amat.images["train"].reshape(5, 28, 28, 1)
+    np.testing.assert_array_equal(static.train.images, expected)
 
 
 @pytest.mark.parametrize(
@@ -558,69 +555,66 @@ def test_static_mnist_from_tfds(small_amat, fake_tfds):
     ],
 )
 def test_damaged_amat(small_amat, damage, expected):
-  path = small_amat.folder / "binarized_mnist_valid.amat"
-  path.write_text(damage(path.read_text()))
-  message = error("static_mnist", data_dir=small_amat.folder)
-  assert expected in message and str(path) in message
+    path = small_amat.folder / "binarized_mnist_valid.amat"
+    path.write_text(damage(path.read_text()))
+    message = error("static_mnist", data_dir=small_amat.folder)
+    assert expected in message and str(path) in message
 
 
 @REAL_AMAT
 def test_real_static_mnist():
-  static = data.load("static_mnist", data_dir=REAL)
-  check(static, (50_000, 10_000, 10_000), (28, 28, 1), labels=False)
-  means = [
-      float(split.images.mean(dtype=np.float64))
-      for split in (static.train, static.validation, static.test)
-  ]
-  np.testing.assert_allclose(means, [0.13056227, 0.13112704, 0.13251224], atol=1e-8)
+    static = data.load("static_mnist", data_dir=REAL)
+    check(static, (50_000, 10_000, 10_000), (28, 28, 1), labels=False)
+    means = [
+        float(split.images.mean(dtype=np.float64))
+        for split in (static.train, static.validation, static.test)
+    ]
+    np.testing.assert_allclose(means, [0.13056227, 0.13112704, 0.13251224], atol=1e-8)
 
 
 # Frey faces -------------------------------------------------------------------
 
 
 def write_mat(path, **arrays):
-  scipy_io = pytest.importorskip("scipy.io")
-  scipy_io.savemat(path, arrays, do_compression=True)
+    scipy_io = pytest.importorskip("scipy.io")
+    scipy_io.savemat(path, arrays, do_compression=True)
 
 
 @pytest.fixture
 def small_frey(tmp_path, monkeypatch):
-  faces = np.random.default_rng(0).integers(0, 256, (12, 560), np.uint8)
-  monkeypatch.setattr(sources, "FREY_COUNT", 12)
-  monkeypatch.setattr(sources, "FREY_SHA256", sha256(faces))
-  monkeypatch.setattr(datasets, "FREY_COUNTS", (6, 2, 4))
-  (tmp_path / "frey_faces").mkdir()
-  path = tmp_path / "frey_faces" / "frey_rawface.mat"
-  write_mat(path, ff=faces.T)
-  return types.SimpleNamespace(folder=tmp_path, path=path, faces=faces)
+    faces = np.random.default_rng(0).integers(0, 256, (12, 560), np.uint8)
+    monkeypatch.setattr(sources, "FREY_COUNT", 12)
+    monkeypatch.setattr(sources, "FREY_SHA256", sha256(faces))
+    monkeypatch.setattr(datasets, "FREY_COUNTS", (6, 2, 4))
+    (tmp_path / "frey_faces").mkdir()
+    path = tmp_path / "frey_faces" / "frey_rawface.mat"
+    write_mat(path, ff=faces.T)
+    return types.SimpleNamespace(folder=tmp_path, path=path, faces=faces)
 
 
 def test_frey_faces(small_frey):
-  frey = data.load("frey_faces", data_dir=small_frey.folder)
-  check(frey, (6, 2, 4), (28, 20, 1), labels=False)
-  rows = np.concatenate(
-      [s.images for s in (frey.train, frey.validation, frey.test)]
-  ).reshape(12, 560)
-  levels = np.round(rows * 256 - 0.5).astype(np.uint8)
-  assert sorted(map(bytes, levels)) == sorted(map(bytes, small_frey.faces))
+    frey = data.load("frey_faces", data_dir=small_frey.folder)
+    check(frey, (6, 2, 4), (28, 20, 1), labels=False)
+    rows = np.concatenate([s.images for s in (frey.train, frey.validation, frey.test)]).reshape(
+        12, 560
+    )
+    levels = np.round(rows * 256 - 0.5).astype(np.uint8)
+    assert sorted(map(bytes, levels)) == sorted(map(bytes, small_frey.faces))
 
 
 def test_pickles_are_refused(small_frey):
-  class Bomb:
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(small_frey.folder / "unpickled"),)
 
-    def __reduce__(self):
-      return os.mkdir, (str(small_frey.folder / "unpickled"),)
-
-  small_frey.path.with_name("freyfaces.pkl").write_bytes(pickle.dumps(Bomb()))
-  data.load("frey_faces", data_dir=small_frey.folder)  # the .mat is there
-  small_frey.path.unlink()
-  message = error("frey_faces", data_dir=small_frey.folder)
-  assert "pickles are never loaded" in message and "frey_rawface.mat" in message
-  small_frey.path.with_name("freyfaces.pkl").unlink()
-  assert "expected frey_rawface.mat or" in error(
-      "frey_faces", data_dir=small_frey.folder
-  )
-  assert not (small_frey.folder / "unpickled").exists()
+    small_frey.path.with_name("freyfaces.pkl").write_bytes(pickle.dumps(Bomb()))
+    data.load("frey_faces", data_dir=small_frey.folder)  # the .mat is there
+    small_frey.path.unlink()
+    message = error("frey_faces", data_dir=small_frey.folder)
+    assert "pickles are never loaded" in message and "frey_rawface.mat" in message
+    small_frey.path.with_name("freyfaces.pkl").unlink()
+    assert "expected frey_rawface.mat or" in error("frey_faces", data_dir=small_frey.folder)
+    assert not (small_frey.folder / "unpickled").exists()
 
 
 @pytest.mark.parametrize(
@@ -634,25 +628,25 @@ def test_pickles_are_refused(small_frey):
     ],
 )
 def test_damaged_frey_faces(small_frey, arrays, expected):
-  if arrays is None:
-    small_frey.path.write_bytes(small_frey.path.read_bytes()[:-200])
-  else:
-    write_mat(small_frey.path, **arrays)
-  message = error("frey_faces", data_dir=small_frey.folder)
-  assert expected in message and str(small_frey.path) in message
+    if arrays is None:
+        small_frey.path.write_bytes(small_frey.path.read_bytes()[:-200])
+    else:
+        write_mat(small_frey.path, **arrays)
+    message = error("frey_faces", data_dir=small_frey.folder)
+    assert expected in message and str(small_frey.path) in message
 
 
 @REAL_FREY
 def test_real_frey_faces():
-  frey = data.load("frey_faces", data_dir=REAL)
-  check(frey, (1565, 200, 200), (28, 20, 1), labels=False)
-  faces = sources.load_frey_faces(REAL)
-  assert (faces.min(), faces.max()) == (8, 238)
-  # The film's frames are in order, so neighbours resemble each other.
-  steps = np.abs(np.diff(faces.astype(float), axis=0)).mean()
-  assert abs(steps - 12.1) < 0.05
-  # Golden: the permutation never changes.
-  assert sha256(frey.test.images).startswith("879849efbe409d45")
+    frey = data.load("frey_faces", data_dir=REAL)
+    check(frey, (1565, 200, 200), (28, 20, 1), labels=False)
+    faces = sources.load_frey_faces(REAL)
+    assert (faces.min(), faces.max()) == (8, 238)
+    # The film's frames are in order, so neighbours resemble each other.
+    steps = np.abs(np.diff(faces.astype(float), axis=0)).mean()
+    assert abs(steps - 12.1) < 0.05
+    # Golden: the permutation never changes.
+    assert sha256(frey.test.images).startswith("879849efbe409d45")
 
 
 # OMNIGLOT ---------------------------------------------------------------------
@@ -660,47 +654,43 @@ def test_real_frey_faces():
 
 @pytest.fixture
 def small_chardata(tmp_path, monkeypatch):
-  rng = np.random.default_rng(0)
-  counts = {"data": 9, "testdata": 4}
-  monkeypatch.setattr(sources, "CHARDATA_COUNTS", counts)
-  monkeypatch.setattr(datasets, "CHARDATA_VALIDATION", 3)
-  labels = {k: rng.integers(0, 50, n) for k, n in counts.items()}
-  upright = {k: rng.random((n, 28, 28)) for k, n in counts.items()}
-  arrays = {
-      "data": np.stack([x.ravel("F") for x in upright["data"]], axis=1),
-      "testdata": np.stack([x.ravel("F") for x in upright["testdata"]], axis=1),
-      "target": np.eye(50)[:, labels["data"]],
-      "testtarget": np.eye(50)[:, labels["testdata"]],
-      "targetchar": np.ones((1, 9)),
-  }
-  (tmp_path / "omniglot").mkdir()
-  path = tmp_path / "omniglot" / "chardata.mat"
-  write_mat(path, **arrays)
-  return types.SimpleNamespace(
-      folder=tmp_path, path=path, arrays=arrays, upright=upright, labels=labels
-  )
+    rng = np.random.default_rng(0)
+    counts = {"data": 9, "testdata": 4}
+    monkeypatch.setattr(sources, "CHARDATA_COUNTS", counts)
+    monkeypatch.setattr(datasets, "CHARDATA_VALIDATION", 3)
+    labels = {k: rng.integers(0, 50, n) for k, n in counts.items()}
+    upright = {k: rng.random((n, 28, 28)) for k, n in counts.items()}
+    arrays = {
+        "data": np.stack([x.ravel("F") for x in upright["data"]], axis=1),
+        "testdata": np.stack([x.ravel("F") for x in upright["testdata"]], axis=1),
+        "target": np.eye(50)[:, labels["data"]],
+        "testtarget": np.eye(50)[:, labels["testdata"]],
+        "targetchar": np.ones((1, 9)),
+    }
+    (tmp_path / "omniglot").mkdir()
+    path = tmp_path / "omniglot" / "chardata.mat"
+    write_mat(path, **arrays)
+    return types.SimpleNamespace(
+        folder=tmp_path, path=path, arrays=arrays, upright=upright, labels=labels
+    )
 
 
 def test_omniglot(small_chardata):
-  omniglot = data.load("omniglot", data_dir=small_chardata.folder, seed=2)
-  check(omniglot, (6, 3, 4), (28, 28, 1))
-  upright = small_chardata.upright["data"].astype(np.float32)[..., None]
-  np.testing.assert_array_equal(omniglot.train.images, upright[:6])
-  np.testing.assert_array_equal(
-      omniglot.validation.images, data.binarize(upright[6:], 2, "validation")
-  )
-  np.testing.assert_array_equal(
-      omniglot.test.labels, small_chardata.labels["testdata"]
-  )
-  assert omniglot.binarization == "per_batch"
+    omniglot = data.load("omniglot", data_dir=small_chardata.folder, seed=2)
+    check(omniglot, (6, 3, 4), (28, 28, 1))
+    upright = small_chardata.upright["data"].astype(np.float32)[..., None]
+    np.testing.assert_array_equal(omniglot.train.images, upright[:6])
+    np.testing.assert_array_equal(
+        omniglot.validation.images, data.binarize(upright[6:], 2, "validation")
+    )
+    np.testing.assert_array_equal(omniglot.test.labels, small_chardata.labels["testdata"])
+    assert omniglot.binarization == "per_batch"
 
 
 def test_small_chardata_is_refused(small_chardata, monkeypatch):
-  monkeypatch.setattr(
-      sources, "CHARDATA_COUNTS", {"data": 24_345, "testdata": 8_070}
-  )
-  message = error("omniglot", data_dir=small_chardata.folder)
-  assert "expected shape (784, 24345)" in message and "(784, 9)" in message
+    monkeypatch.setattr(sources, "CHARDATA_COUNTS", {"data": 24_345, "testdata": 8_070})
+    message = error("omniglot", data_dir=small_chardata.folder)
+    assert "expected shape (784, 24345)" in message and "(784, 9)" in message
 
 
 @pytest.mark.parametrize(
@@ -715,118 +705,114 @@ def test_small_chardata_is_refused(small_chardata, monkeypatch):
     ],
 )
 def test_damaged_chardata(small_chardata, change, expected):
-  arrays = small_chardata.arrays | change
-  kept = {key: array for key, array in arrays.items() if array is not None}
-  write_mat(small_chardata.path, **kept)
-  message = error("omniglot", data_dir=small_chardata.folder)
-  assert expected in message and str(small_chardata.path) in message
+    arrays = small_chardata.arrays | change
+    kept = {key: array for key, array in arrays.items() if array is not None}
+    write_mat(small_chardata.path, **kept)
+    message = error("omniglot", data_dir=small_chardata.folder)
+    assert expected in message and str(small_chardata.path) in message
 
 
 @pytest.fixture
 def small_omniglot(tmp_path, monkeypatch):
-  """Three background and two evaluation characters of three alphabets."""
-  parts = {"background": 3, "evaluation": 2}
-  alphabets = ("Zulu", "Zulu", "Alpha", "Mid", "Mid")
-  pages = np.random.default_rng(0).integers(0, 2, (5, 20, 105, 105), np.uint8)
-  bits = np.packbits(pages.reshape(5, 20, -1), axis=2)
-  monkeypatch.setattr(sources, "OMNIGLOT_CHARACTERS", parts)
-  monkeypatch.setattr(sources, "OMNIGLOT_ALPHABETS", 3)
-  monkeypatch.setattr(sources, "OMNIGLOT_SHA256", sha256(bits))
-  monkeypatch.setattr(datasets, "OMNIGLOT_RESIZED_COUNTS", (70, 10, 20))
-  return types.SimpleNamespace(
-      folder=tmp_path, alphabets=alphabets, pages=pages, bits=bits
-  )
+    """Three background and two evaluation characters of three alphabets."""
+    parts = {"background": 3, "evaluation": 2}
+    alphabets = ("Zulu", "Zulu", "Alpha", "Mid", "Mid")
+    pages = np.random.default_rng(0).integers(0, 2, (5, 20, 105, 105), np.uint8)
+    bits = np.packbits(pages.reshape(5, 20, -1), axis=2)
+    monkeypatch.setattr(sources, "OMNIGLOT_CHARACTERS", parts)
+    monkeypatch.setattr(sources, "OMNIGLOT_ALPHABETS", 3)
+    monkeypatch.setattr(sources, "OMNIGLOT_SHA256", sha256(bits))
+    monkeypatch.setattr(datasets, "OMNIGLOT_RESIZED_COUNTS", (70, 10, 20))
+    return types.SimpleNamespace(folder=tmp_path, alphabets=alphabets, pages=pages, bits=bits)
 
 
 def write_npz(small_omniglot, **change):
-  arrays = {
-      "image_bits": small_omniglot.bits,
-      "alphabet": np.array([0, 0, 1, 2, 2], np.uint8),
-      "alphabet_names": np.array(["Zulu", "Alpha", "Mid"]),
-  } | change
-  path = small_omniglot.folder / "omniglot105.npz"
-  np.savez_compressed(path, **arrays)
-  return path
+    arrays = {
+        "image_bits": small_omniglot.bits,
+        "alphabet": np.array([0, 0, 1, 2, 2], np.uint8),
+        "alphabet_names": np.array(["Zulu", "Alpha", "Mid"]),
+    } | change
+    path = small_omniglot.folder / "omniglot105.npz"
+    np.savez_compressed(path, **arrays)
+    return path
 
 
 def png(page):
-  import tensorflow as tf
+    import tensorflow as tf
 
-  return tf.io.encode_png(page[..., None] * np.uint8(255)).numpy()
+    return tf.io.encode_png(page[..., None] * np.uint8(255)).numpy()
 
 
 def write_zips(small_omniglot):
-  """The two zip files in the official layout; returns their paths."""
-  paths, first = [], 0
-  for part, count in sources.OMNIGLOT_CHARACTERS.items():
-    paths.append(small_omniglot.folder / f"images_{part}.zip")
-    with zipfile.ZipFile(paths[-1], "w") as archive:
-      archive.writestr(f"images_{part}/", b"")
-      # Alphabetical, so that characters do not come in the order of numbers.
-      for i in sorted(
-          range(first, first + count), key=small_omniglot.alphabets.__getitem__
-      ):
-        character = small_omniglot.alphabets[:i].count(small_omniglot.alphabets[i])
-        for drawer in range(20):
-          archive.writestr(
-              f"images_{part}/{small_omniglot.alphabets[i]}/"
-              f"character{character + 1:02d}/{i + 1:04d}_{drawer + 1:02d}.png",
-              png(small_omniglot.pages[i, drawer]),
-          )
-    first += count
-  return paths
+    """The two zip files in the official layout; returns their paths."""
+    paths, first = [], 0
+    for part, count in sources.OMNIGLOT_CHARACTERS.items():
+        paths.append(small_omniglot.folder / f"images_{part}.zip")
+        with zipfile.ZipFile(paths[-1], "w") as archive:
+            archive.writestr(f"images_{part}/", b"")
+            # Alphabetical, so that characters do not come in the order of numbers.
+            for i in sorted(range(first, first + count), key=small_omniglot.alphabets.__getitem__):
+                character = small_omniglot.alphabets[:i].count(small_omniglot.alphabets[i])
+                for drawer in range(20):
+                    archive.writestr(
+                        f"images_{part}/{small_omniglot.alphabets[i]}/"
+                        f"character{character + 1:02d}/{i + 1:04d}_{drawer + 1:02d}.png",
+                        png(small_omniglot.pages[i, drawer]),
+                    )
+        first += count
+    return paths
 
 
 def test_omniglot_resized_from_npz(small_omniglot):
-  write_npz(small_omniglot)
-  resized = data.load("omniglot_resized", data_dir=small_omniglot.folder)
-  check(resized, (70, 10, 20), (28, 28, 1))
-  assert resized.class_names == ("Zulu", "Alpha", "Mid")
-  assert resized.binarization == "per_batch"
-  order = np.random.RandomState(0).permutation(100)
-  ink = 1 - small_omniglot.pages.reshape(100, 105, 105)[order[:70]]
-  expected = datasets.area_resize(ink, 28)[..., None]
-  np.testing.assert_array_equal(resized.train.images, expected)
-  labels = np.repeat([0, 0, 1, 2, 2], 20)[order]
-  np.testing.assert_array_equal(resized.test.labels, labels[80:])
+    write_npz(small_omniglot)
+    resized = data.load("omniglot_resized", data_dir=small_omniglot.folder)
+    check(resized, (70, 10, 20), (28, 28, 1))
+    assert resized.class_names == ("Zulu", "Alpha", "Mid")
+    assert resized.binarization == "per_batch"
+    order = np.random.RandomState(0).permutation(100)
+    ink = 1 - small_omniglot.pages.reshape(100, 105, 105)[order[:70]]
+    expected = datasets.area_resize(ink, 28)[..., None]
+    np.testing.assert_array_equal(resized.train.images, expected)
+    labels = np.repeat([0, 0, 1, 2, 2], 20)[order]
+    np.testing.assert_array_equal(resized.test.labels, labels[80:])
 
 
 def test_omniglot_sources_agree(small_omniglot, fake_tfds):
-  write_npz(small_omniglot)
-  reference = sources.load_omniglot105(small_omniglot.folder)
-  (small_omniglot.folder / "omniglot105.npz").unlink()
-  write_zips(small_omniglot)
+    write_npz(small_omniglot)
+    reference = sources.load_omniglot105(small_omniglot.folder)
+    (small_omniglot.folder / "omniglot105.npz").unlink()
+    write_zips(small_omniglot)
 
-  splits, first = {}, 0
-  for split, count in zip(("train", "test"), sources.OMNIGLOT_CHARACTERS.values()):
-    index = np.arange(first, first + count).repeat(20)
-    drawer = np.tile(np.arange(20), count)
-    alphabets = small_omniglot.alphabets
-    character = [alphabets[:i].count(alphabets[i]) for i in range(len(alphabets))]
-    keys = [
-        f"{alphabets[i]}_{character[i]}_{i + 1:04d}_{d + 1:02d}.png"
-        for i, d in zip(index, drawer)
-    ]
-    pages = small_omniglot.pages[index, drawer][..., None] * np.uint8(255)
-    fields = {
-        "image": pages.repeat(3, axis=-1),
-        "label": index,
-        "alphabet": np.array([sorted(set(alphabets)).index(alphabets[i]) for i in index]),
-        "alphabet_char_id": np.array(character)[index],
-    }
-    splits[split] = Stored(
-        **{key: tfds_shuffle(array, keys, split) for key, array in fields.items()}
-    )
-    first += count
-  names = types.SimpleNamespace(int2str=lambda i: sorted(set(alphabets))[i])
-  fake_tfds["omniglot"] = splits, {"alphabet": names}
+    splits, first = {}, 0
+    for split, count in zip(("train", "test"), sources.OMNIGLOT_CHARACTERS.values()):
+        index = np.arange(first, first + count).repeat(20)
+        drawer = np.tile(np.arange(20), count)
+        alphabets = small_omniglot.alphabets
+        character = [alphabets[:i].count(alphabets[i]) for i in range(len(alphabets))]
+        keys = [
+            f"{alphabets[i]}_{character[i]}_{i + 1:04d}_{d + 1:02d}.png"
+            for i, d in zip(index, drawer)
+        ]
+        pages = small_omniglot.pages[index, drawer][..., None] * np.uint8(255)
+        fields = {
+            "image": pages.repeat(3, axis=-1),
+            "label": index,
+            "alphabet": np.array([sorted(set(alphabets)).index(alphabets[i]) for i in index]),
+            "alphabet_char_id": np.array(character)[index],
+        }
+        splits[split] = Stored(
+            **{key: tfds_shuffle(array, keys, split) for key, array in fields.items()}
+        )
+        first += count
+    names = types.SimpleNamespace(int2str=lambda i: sorted(set(alphabets))[i])
+    fake_tfds["omniglot"] = splits, {"alphabet": names}
 
-  for folder in (small_omniglot.folder, None):
-    other = sources.load_omniglot105(folder)
-    for field in dataclasses.fields(reference):
-      np.testing.assert_array_equal(
-          getattr(other, field.name), getattr(reference, field.name)
-      )
+    for folder in (small_omniglot.folder, None):
+        other = sources.load_omniglot105(folder)
+        for field in dataclasses.fields(reference):
+            np.testing.assert_array_equal(
+                getattr(other, field.name), getattr(reference, field.name)
+            )
 
 
 @pytest.mark.parametrize(
@@ -842,27 +828,27 @@ def test_omniglot_sources_agree(small_omniglot, fake_tfds):
     ],
 )
 def test_damaged_omniglot_npz(small_omniglot, change, expected):
-  path = write_npz(small_omniglot, **change)
-  message = error("omniglot_resized", data_dir=small_omniglot.folder)
-  assert expected in message and str(path) in message
+    path = write_npz(small_omniglot, **change)
+    message = error("omniglot_resized", data_dir=small_omniglot.folder)
+    assert expected in message and str(path) in message
 
 
 def test_npz_that_is_none(small_omniglot):
-  path = write_npz(small_omniglot)
-  for content in (path.read_bytes()[:-300], b"nothing", pickle.dumps({})):
-    path.write_bytes(content)
-    message = error("omniglot_resized", data_dir=small_omniglot.folder)
-    assert "expected an .npz of image_bits" in message and str(path) in message
+    path = write_npz(small_omniglot)
+    for content in (path.read_bytes()[:-300], b"nothing", pickle.dumps({})):
+        path.write_bytes(content)
+        message = error("omniglot_resized", data_dir=small_omniglot.folder)
+        assert "expected an .npz of image_bits" in message and str(path) in message
 
 
 def rewrite(path, edit):
-  """Rewrites a zip file with `edit`(name, content) -> content, None to drop."""
-  with zipfile.ZipFile(path) as archive:
-    members = {name: archive.read(name) for name in archive.namelist()}
-  with zipfile.ZipFile(path, "w") as archive:
-    for name, content in members.items():
-      if (content := edit(name, content)) is not None:
-        archive.writestr(name, content)
+    """Rewrites a zip file with `edit`(name, content) -> content, None to drop."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            if (content := edit(name, content)) is not None:
+                archive.writestr(name, content)
 
 
 @pytest.mark.parametrize(
@@ -875,54 +861,54 @@ def rewrite(path, edit):
     ],
 )
 def test_damaged_omniglot_zip(small_omniglot, target, replacement, expected):
-  path, _ = write_zips(small_omniglot)
-  new = replacement()
-  rewrite(path, lambda name, old: new if name.endswith(target) else old)
-  message = error("omniglot_resized", data_dir=small_omniglot.folder)
-  assert expected in message and str(path.parent) in message
+    path, _ = write_zips(small_omniglot)
+    new = replacement()
+    rewrite(path, lambda name, old: new if name.endswith(target) else old)
+    message = error("omniglot_resized", data_dir=small_omniglot.folder)
+    assert expected in message and str(path.parent) in message
 
 
 def test_missing_and_truncated_omniglot_zip(small_omniglot):
-  background, evaluation = write_zips(small_omniglot)
-  complete = background.read_bytes()
-  background.write_bytes(complete[: len(complete) // 2])
-  message = error("omniglot_resized", data_dir=small_omniglot.folder)
-  assert "BadZipFile" in message and str(background) in message
-  background.write_bytes(evaluation.read_bytes())
-  message = error("omniglot_resized", data_dir=small_omniglot.folder)
-  assert "received 0 of them and 40 others" in message
-  background.write_bytes(complete)
-  evaluation.unlink()
-  message = error("omniglot_resized", data_dir=small_omniglot.folder)
-  assert "expected images_evaluation.zip" in message
-  background.unlink()
-  assert "expected images_background.zip" in error(
-      "omniglot_resized", data_dir=small_omniglot.folder
-  )
+    background, evaluation = write_zips(small_omniglot)
+    complete = background.read_bytes()
+    background.write_bytes(complete[: len(complete) // 2])
+    message = error("omniglot_resized", data_dir=small_omniglot.folder)
+    assert "BadZipFile" in message and str(background) in message
+    background.write_bytes(evaluation.read_bytes())
+    message = error("omniglot_resized", data_dir=small_omniglot.folder)
+    assert "received 0 of them and 40 others" in message
+    background.write_bytes(complete)
+    evaluation.unlink()
+    message = error("omniglot_resized", data_dir=small_omniglot.folder)
+    assert "expected images_evaluation.zip" in message
+    background.unlink()
+    assert "expected images_background.zip" in error(
+        "omniglot_resized", data_dir=small_omniglot.folder
+    )
 
 
 @REAL_OMNIGLOT
 def test_real_omniglot_resized():
-  resized = data.load("omniglot_resized", data_dir=REAL)
-  check(resized, (23_000, 1345, 8115), (28, 28, 1))
-  assert len(resized.class_names) == 50 and resized.class_names[0] == "Arcadian"
-  assert set(np.unique(resized.train.labels)) == set(range(50))
-  assert abs(resized.train.images.mean() - 0.0805) < 0.001
-  levels = np.round(resized.train.images[:1000] * 225).astype(np.uint8)
-  # Golden: neither the permutation nor the resizing ever changes.
-  assert sha256(levels).startswith("7583cb82aa1667b6")
+    resized = data.load("omniglot_resized", data_dir=REAL)
+    check(resized, (23_000, 1345, 8115), (28, 28, 1))
+    assert len(resized.class_names) == 50 and resized.class_names[0] == "Arcadian"
+    assert set(np.unique(resized.train.labels)) == set(range(50))
+    assert abs(resized.train.images.mean() - 0.0805) < 0.001
+    levels = np.round(resized.train.images[:1000] * 225).astype(np.uint8)
+    # Golden: neither the permutation nor the resizing ever changes.
+    assert sha256(levels).startswith("7583cb82aa1667b6")
 
 
 @real("omniglot/omniglot105.npz", "omniglot/images_background_small1.zip")
 def test_real_omniglot_zip_agrees_with_npz():
-  path = REAL / "omniglot" / "images_background_small1.zip"
-  with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
-    names = [n for n in archive.namelist() if n.endswith(".png")]
-  numbers = sorted({int(name[-11:-7]) for name in names})
-  characters = sources.read_omniglot_zip(path, numbers)
-  packed = sources.load_omniglot105(REAL)
-  assert len(characters) == 136
-  for number, (alphabet, images) in characters.items():
-    np.testing.assert_array_equal(images, packed.image_bits[number - 1])
-    index = packed.alphabet[number - 1]
-    assert alphabet == packed.alphabet_names[index]
+    path = REAL / "omniglot" / "images_background_small1.zip"
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+        names = [n for n in archive.namelist() if n.endswith(".png")]
+    numbers = sorted({int(name[-11:-7]) for name in names})
+    characters = sources.read_omniglot_zip(path, numbers)
+    packed = sources.load_omniglot105(REAL)
+    assert len(characters) == 136
+    for number, (alphabet, images) in characters.items():
+        np.testing.assert_array_equal(images, packed.image_bits[number - 1])
+        index = packed.alphabet[number - 1]
+        assert alphabet == packed.alphabet_names[index]

@@ -1,7 +1,8 @@
 """Lower bounds on log p(x), as pure functions of a `Trace`. All return `[B]`, in nats per example.
 
-One formula serves every bound. With log w = log p(x|.) + beta * sum over sites of (log p - log q), a bound is the choice, axis by axis, of
-averaging inside or outside the logarithm, reduced in the order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
+One formula serves every bound. With log w = log p(x|.) + beta * sum over sites of (log p - log q),
+a bound is the choice, axis by axis, of averaging inside or outside the logarithm, reduced in the
+order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
 
     ELBO                      M outside
     IWAE-K                    K inside
@@ -17,12 +18,15 @@ import math
 
 import tensorflow as tf
 
-from tfhvae.traces import EnumeratedLabel, ObservedLabel, Trace
+from tfhvae.traces import EnumeratedLabel, Trace
 
 
 def log_weights(trace: Trace, beta=1.0):
-    """Log importance weights `[S, (Y,) B]`: log p(x, y, z) - log q(z), with the latent terms scaled by `beta`."""
-    log_w = trace.log_px + beta * tf.add_n([site.log_p - site.log_q for site in trace.sites.values()])
+    """Log importance weights `[S, (Y,) B]`: log p(x, y, z) - log q(z), with the latent terms
+    scaled by `beta`."""
+    log_w = trace.log_px + beta * tf.add_n(
+        [site.log_p - site.log_q for site in trace.sites.values()]
+    )
     return log_w if trace.label is None else log_w + trace.label.log_p
 
 
@@ -33,7 +37,8 @@ def importance_weighted(trace: Trace, num_importance=1, beta=1.0, classes="outsi
       trace: with S samples.
       num_importance: K; must divide S. `K = 1` is the ELBO by sampling, `K = S` is IWAE.
       beta: weight of the latent terms, inside the importance weight.
-      classes: of an enumerated label, "outside" the logarithm (a training bound) or "inside" (a likelihood estimate).
+      classes: of an enumerated label, "outside" the logarithm (a training bound) or "inside" (a
+        likelihood estimate).
 
     Raises:
       ValueError: if K does not divide S, or `classes` is unknown.
@@ -41,19 +46,27 @@ def importance_weighted(trace: Trace, num_importance=1, beta=1.0, classes="outsi
     per_sample = _reduce_classes(trace, log_weights(trace, beta), classes)
     samples = per_sample.shape[0]
     if samples is None or samples % num_importance:
-        raise ValueError(f"expected a number of samples that num_importance divides. Received: samples={samples}, num_importance={num_importance}")
+        raise ValueError(
+            f"expected a number of samples that num_importance divides. Received: samples={samples}, num_importance={num_importance}"
+        )
     grouped = tf.reshape(per_sample, [samples // num_importance, num_importance, -1])  # [M, K, B]
     return tf.reduce_mean(log_mean_exp(grouped, axis=1), 0)
 
 
 def elbo(trace: Trace, beta=1.0, free_bits=0.0):
-    """The evidence lower bound with per-unit KL terms (analytic where the site has them), averaged over S.
+    """The evidence lower bound with per-unit KL terms (analytic where the site has them), averaged
+    over S.
 
     Args:
-      free_bits: nats; each site's KL, per example, counts as max(free_bits, KL) (after Kingma et al. 2016, who take the maximum of batch means).
+      free_bits: nats; each site's KL, per example, counts as max(free_bits, KL) (after Kingma et
+        al. 2016, who take the maximum of batch means).
     """
-    latent_cost = tf.add_n([tf.maximum(tf.reduce_sum(site.kl, -1), free_bits) for site in trace.sites.values()]) if free_bits else tf.add_n(
-        [tf.reduce_sum(site.kl, -1) for site in trace.sites.values()]
+    latent_cost = (
+        tf.add_n(
+            [tf.maximum(tf.reduce_sum(site.kl, -1), free_bits) for site in trace.sites.values()]
+        )
+        if free_bits
+        else tf.add_n([tf.reduce_sum(site.kl, -1) for site in trace.sites.values()])
     )
     per_sample = trace.log_px - beta * latent_cost
     if trace.label is not None:
@@ -67,7 +80,8 @@ def log_mean_exp(values, axis):
 
 
 def normalized_weights(log_w, num_importance):
-    """Self-normalised importance weights of `[S, B]` log-weights, normalised within each group of K: `[S, B]`."""
+    """Self-normalised importance weights of `[S, B]` log-weights, normalised within each group of
+    K: `[S, B]`."""
     grouped = tf.reshape(log_w, [-1, num_importance, tf.shape(log_w)[-1]])
     return tf.reshape(tf.nn.softmax(grouped, axis=1), tf.shape(log_w))
 
@@ -81,6 +95,3 @@ def _reduce_classes(trace, log_w, classes):
         log_q = trace.label.log_q
         return tf.reduce_sum(tf.exp(log_q) * (log_w - log_q), 1)
     raise ValueError(f'expected classes="outside" or "inside". Received: classes={classes!r}')
-
-
-__all__ = ["ObservedLabel", "elbo", "importance_weighted", "log_mean_exp", "log_weights", "normalized_weights"]

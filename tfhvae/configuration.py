@@ -1,4 +1,5 @@
-"""What an experiment is: every field, its default, and what names exist. Importing this is cheap; nothing here needs TensorFlow."""
+"""What an experiment is: every field, its default, and what names exist. Importing this is cheap;
+nothing here needs TensorFlow."""
 
 import dataclasses
 import json
@@ -29,16 +30,29 @@ _PRIOR = {
     "train_pseudo_inputs": True,
 }
 _GAUSSIAN = {"log_variance_limits": (-6.0, 2.0), "logit_limit": config_dict.placeholder(float)}
-_VAE = {"latent_dim": 40, "hidden_units": (300, 300), "gated": True, "activation": "relu", **_PRIOR, **_GAUSSIAN}
+_VAE = {
+    "latent_dim": 40,
+    "hidden_units": (300, 300),
+    "gated": True,
+    "activation": "relu",
+    **_PRIOR,
+    **_GAUSSIAN,
+}
 _HVAE = {"latent_dims": (40, 40), "hidden_units": 300, **_PRIOR, **_GAUSSIAN}
 _CONV_HVAE = {**_HVAE, "width": 1.0, "decoder_convolutions": 4}
 
 MODELS = {
     "vae": ModelEntry("VAE", "VAE with one latent variable (Kingma & Welling 2014)", _VAE),
-    "iwae": ModelEntry("VAE", "the VAE trained on the importance-weighted bound (Burda et al. 2016)", _VAE),
-    "vampprior": ModelEntry("VAE", "VAE with a VampPrior (Tomczak & Welling 2018)", {**_VAE, "prior": "vampprior"}),
+    "iwae": ModelEntry(
+        "VAE", "the VAE trained on the importance-weighted bound (Burda et al. 2016)", _VAE
+    ),
+    "vampprior": ModelEntry(
+        "VAE", "VAE with a VampPrior (Tomczak & Welling 2018)", {**_VAE, "prior": "vampprior"}
+    ),
     "hvae": ModelEntry("HVAE", "two-level hierarchical VAE (Tomczak & Welling 2018)", _HVAE),
-    "hvae_vampprior": ModelEntry("HVAE", "two-level hierarchical VAE with a VampPrior on z2", {**_HVAE, "prior": "vampprior"}),
+    "hvae_vampprior": ModelEntry(
+        "HVAE", "two-level hierarchical VAE with a VampPrior on z2", {**_HVAE, "prior": "vampprior"}
+    ),
     "conv_hvae": ModelEntry("ConvHVAE", "two-level HVAE with gated convolutions", _CONV_HVAE),
 }
 DEFAULT_MODEL = "vampprior"
@@ -96,7 +110,11 @@ def base_config(model, dataset):
                 "histograms": False,
             },
             "evaluation": {"num_samples": 5000, "active_unit_samples": 10},
-            "published": {"log_likelihood": config_dict.placeholder(float), "source": "", "protocol": ""},
+            "published": {
+                "log_likelihood": config_dict.placeholder(float),
+                "source": "",
+                "protocol": "",
+            },
         }
     )
 
@@ -104,8 +122,9 @@ def base_config(model, dataset):
 def tomczak_welling(model, dataset, prior, log_likelihood):
     """The protocol of Tomczak & Welling 2018, as in the authors' code, with their published number.
 
-    Batches of 100, Adam at 5e-4 on normalised gradients, beta = min(1, epoch/100) counted from 1, look-ahead of 50 epochs after the warm-up,
-    Bernoulli means clipped to [1e-5, 1 - 1e-5], 5000 importance samples.
+    Batches of 100, Adam at 5e-4 on normalised gradients, beta = min(1, epoch/100) counted from 1,
+    look-ahead of 50 epochs after the warm-up, Bernoulli means clipped to [1e-5, 1 - 1e-5], 5000
+    importance samples.
     """
     config = base_config(model, dataset)
     config.model.prior = prior
@@ -123,8 +142,9 @@ def tomczak_welling(model, dataset, prior, log_likelihood):
 def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelihood):
     """The protocol of Zappia et al.'s report, with its published number.
 
-    300 gated units, 40 latents, batches of 100, Adam, linear warm-up. One hidden layer in encoder and decoder of the models with one
-    latent variable. Evaluated with 5000 importance samples, not with the report's 4.
+    300 gated units, 40 latents, batches of 100, Adam, linear warm-up. One hidden layer in encoder
+    and decoder of the models with one latent variable. Evaluated with 5000 importance samples, not
+    with the report's 4.
     """
     config = base_config(model, dataset)
     if model != "hvae":
@@ -163,9 +183,13 @@ def check(config):
     ):
         value = config[section][field]
         if value < least:
-            raise RunError(f"expected {section}.{field} to be at least {least}. Received: {section}.{field}={value}")
+            raise RunError(
+                f"expected {section}.{field} to be at least {least}. Received: {section}.{field}={value}"
+            )
     if not config.optimizer.learning_rate > 0.0:
-        raise RunError(f"expected a positive optimizer.learning_rate. Received: {config.optimizer.learning_rate}")
+        raise RunError(
+            f"expected a positive optimizer.learning_rate. Received: {config.optimizer.learning_rate}"
+        )
     if not 0 <= config.seed < 2**31:
         raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")
 
@@ -179,7 +203,11 @@ def flatten(values, prefix=""):
     """`{"a": {"b": 1}}` to `{"a.b": 1}`."""
     flat = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 
@@ -191,8 +219,15 @@ def load(path):
     """
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
-        existing = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
-        raise RunError(f"there is no configuration {path}" + (f"; {folder} has: {', '.join(existing)}" if existing else ""))
+        existing = (
+            sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+            if os.path.isdir(folder)
+            else []
+        )
+        raise RunError(
+            f"there is no configuration {path}"
+            + (f"; {folder} has: {', '.join(existing)}" if existing else "")
+        )
     namespace = runpy.run_path(path)
     if "get_config" not in namespace:
         raise RunError(f"expected {path} to define get_config()")
@@ -211,14 +246,17 @@ def from_json(path):
         config = base_config(values["model"]["name"], values["dataset"]["name"])
         config.update(_as_tuples(values))
     except FileNotFoundError as error:
-        raise RunError(f"{os.path.dirname(path) or '.'} is not the folder of a run: it has no config.json") from error
+        raise RunError(
+            f"{os.path.dirname(path) or '.'} is not the folder of a run: it has no config.json"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not a configuration of this version: {error}") from error
     return config
 
 
 def check_overrides(config, names):
-    """Raises RunError with the fields that exist unless every one of `names` (such as "optimizer.learning_rate") is a field."""
+    """Raises RunError with the fields that exist unless every one of `names` (such as
+    "optimizer.learning_rate") is a field."""
     known = flatten(config.to_dict())
     for name in names:
         if name not in known:

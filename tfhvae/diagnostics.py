@@ -3,11 +3,14 @@
 import keras
 import tensorflow as tf
 
-ACTIVE_UNIT_VARIANCE = 0.01  # Burda et al. 2016, section 5: a unit u is active when Var_x E_q[u|x] exceeds this
+ACTIVE_UNIT_VARIANCE = (
+    0.01  # Burda et al. 2016, section 5: a unit u is active when Var_x E_q[u|x] exceeds this
+)
 
 
 class StepMeans(keras.metrics.Metric):
-    """Means over steps of named scalars and of each site's KL per unit, kept as one vector so that a step costs one addition.
+    """Means over steps of named scalars and of each site's KL per unit, kept as one vector so that
+    a step costs one addition.
 
     It also remembers the first step whose values were not all finite, and those values.
     """
@@ -21,31 +24,43 @@ class StepMeans(keras.metrics.Metric):
         self.scalar_names = list(scalar_names)
         self.units = dict(units)
         size = len(self.scalar_names) + sum(self.units.values())
-        self.total = self.add_variable((size,), initializer="zeros", name="total")
-        self.weight = self.add_variable((), initializer="zeros", name="weight")
+        # float64, so that the mean of a constant is that constant
+        self.total = self.add_variable((size,), initializer="zeros", dtype="float64", name="total")
+        self.weight = self.add_variable((), initializer="zeros", dtype="float64", name="weight")
         self.count = self.add_variable((), initializer="zeros", dtype="int64", name="count")
-        self.first_bad_step = self.add_variable((), initializer="zeros", dtype="int64", name="first_bad_step")
+        self.first_bad_step = self.add_variable(
+            (), initializer="zeros", dtype="int64", name="first_bad_step"
+        )
         self.bad_values = self.add_variable((size,), initializer="zeros", name="bad_values")
         self.reset_state()
 
     def pack(self, scalars, unit_kl):
         """One vector of `{name: []}` and `{site: [units]}`."""
-        return tf.concat([tf.stack([scalars[name] for name in self.scalar_names])] + [unit_kl[site] for site in self.units], 0)
+        return tf.concat(
+            [tf.stack([scalars[name] for name in self.scalar_names])]
+            + [unit_kl[site] for site in self.units],
+            0,
+        )
 
     def reset_state(self):
         super().reset_state()
         self.first_bad_step.assign(-1)
 
     def update_state(self, packed, step, weight=1.0):
-        self.total.assign_add(weight * packed)
+        weight = tf.cast(weight, tf.float64)
+        self.total.assign_add(weight * tf.cast(packed, tf.float64))
         self.weight.assign_add(weight)
         self.count.assign_add(1)
-        is_bad = tf.logical_and(tf.logical_not(tf.reduce_all(tf.math.is_finite(packed))), self.first_bad_step.value < 0)
-        self.first_bad_step.assign(tf.where(is_bad, tf.cast(step, tf.int64), self.first_bad_step.value))
+        is_bad = tf.logical_and(
+            tf.logical_not(tf.reduce_all(tf.math.is_finite(packed))), self.first_bad_step.value < 0
+        )
+        self.first_bad_step.assign(
+            tf.where(is_bad, tf.cast(step, tf.int64), self.first_bad_step.value)
+        )
         self.bad_values.assign(tf.where(is_bad, packed, self.bad_values.value))
 
     def _means(self):
-        return self.total.value / tf.maximum(self.weight.value, 1e-12)
+        return tf.cast(self.total.value / tf.maximum(self.weight.value, 1e-12), tf.float32)
 
     def scalars(self):
         """`{name: []}`, the means so far."""
@@ -53,7 +68,12 @@ class StepMeans(keras.metrics.Metric):
 
     def unit_kl(self):
         """`{site: [units]}`, mean KL per unit so far, in nats."""
-        return dict(zip(self.units, tf.split(self._means()[len(self.scalar_names) :], list(self.units.values()))))
+        return dict(
+            zip(
+                self.units,
+                tf.split(self._means()[len(self.scalar_names) :], list(self.units.values())),
+            )
+        )
 
     def result(self):
         return self.scalars()
@@ -65,7 +85,8 @@ class StepMeans(keras.metrics.Metric):
 
 
 class PosteriorMoments(keras.metrics.Metric):
-    """First and second moments over examples of the posterior means, from which active units are counted."""
+    """First and second moments over examples of the posterior means, from which active units are
+    counted."""
 
     def __init__(self, units, name="posterior_moments"):
         """Args:
@@ -93,7 +114,10 @@ class PosteriorMoments(keras.metrics.Metric):
 
     def active_units(self):
         """`{site: number of units whose variance exceeds ACTIVE_UNIT_VARIANCE}`."""
-        return {site: int(tf.reduce_sum(tf.cast(variance > ACTIVE_UNIT_VARIANCE, tf.int32))) for site, variance in self.variance().items()}
+        return {
+            site: int(tf.reduce_sum(tf.cast(variance > ACTIVE_UNIT_VARIANCE, tf.int32)))
+            for site, variance in self.variance().items()
+        }
 
     def result(self):
         return self.variance()

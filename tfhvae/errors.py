@@ -2,4 +2,5 @@
 
 
 class RunError(Exception):
-    """Something a person can mend: the message is one line that says what was expected, what was received, and what to do."""
+    """Something a person can mend: the message is one line that says what was expected, what was
+    received, and what to do."""

@@ -1,4 +1,5 @@
-"""Estimates on a test set: log p(x) by importance sampling, the terms of the bound, active units. All in nats, per example."""
+"""Estimates on a test set: log p(x) by importance sampling, the terms of the bound, active units.
+All in nats, per example."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,7 +7,9 @@ import tensorflow as tf
 from tfhvae import bounds
 from tfhvae.models.base import stateless_seed
 
-ROWS = 2000  # decoder rows in one call: large enough for full speed, small enough to stay in the cache
+ROWS = (
+    2000  # decoder rows in one call: large enough for full speed, small enough to stay in the cache
+)
 
 
 def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progress=None):
@@ -30,7 +33,9 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
     for start in range(0, len(x), group):
         batch = tf.constant(x[start : start + group], tf.float32)
         missing = group - len(batch)
-        padded = tf.pad(batch, [[0, missing]] + [[0, 0]] * (batch.shape.rank - 1))  # one shape, one compilation
+        padded = tf.pad(
+            batch, [[0, missing]] + [[0, 0]] * (batch.shape.rank - 1)
+        )  # one shape, one compilation
         results.append(estimate(padded, stateless_seed(seed, start)).numpy()[: len(batch)])
         if progress is not None:
             progress(len(batch))
@@ -38,7 +43,8 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
 
 
 def _streaming_estimate(model, num_samples, per_call, jit_compile):
-    """`(x [B, *event], seed) -> [B]`: log-mean-exp over `num_samples` weights, `per_call` at a time."""
+    """`(x [B, *event], seed) -> [B]`: log-mean-exp over `num_samples` weights, `per_call` at a
+    time."""
 
     # Random numbers stay outside of XLA, whose generator is slow on a CPU.
     @tf.function(jit_compile=jit_compile)
@@ -79,15 +85,21 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
         for name, site in trace.sites.items():
             result[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(site.kl, -1), 0)
             result[f"q_mean/{name}"] = tf.reduce_mean(site.q_mean, 0)
-        # defined as the sum of its terms, so that the decomposition adds up where the KL is analytic
+        # defined as the sum of its terms, so that the decomposition adds up where the KL is
+        # analytic
         result["elbo"] = result["log_px"] - tf.add_n([result[f"kl/{name}"] for name in trace.sites])
         return result
 
     parts = [
-        tf.nest.map_structure(lambda t: t.numpy(), terms(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i)))
+        tf.nest.map_structure(
+            lambda t: t.numpy(),
+            terms(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i)),
+        )
         for i in range(0, len(x), batch_size)
     ]
-    return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
+    return {
+        name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]
+    }
 
 
 def mean_and_standard_error(values):

@@ -1,4 +1,5 @@
-"""An experiment from its configuration to its summary: train, evaluate, draw; begin anywhere, go on anywhere."""
+"""An experiment from its configuration to its summary: train, evaluate, draw; begin anywhere, go
+on anywhere."""
 
 import contextlib
 import json
@@ -8,7 +9,17 @@ import subprocess
 import keras
 import numpy as np
 
-from tfhvae import configuration, data, evaluation, figures, files, hardware, models, plotting, training
+from tfhvae import (
+    configuration,
+    data,
+    evaluation,
+    figures,
+    files,
+    hardware,
+    models,
+    plotting,
+    training,
+)
 from tfhvae.data import pipeline
 from tfhvae.errors import RunError
 from tfhvae.objectives import LinearWarmup, Objective
@@ -20,7 +31,8 @@ _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the 
 class Run:
     """One experiment in one folder.
 
-    The folder holds `config.json`, `metrics.csv`, `tensorboard/`, `checkpoints/`, `model.keras`, `evaluation.npz`, `figures/*.png` and
+    The folder holds `config.json`, `metrics.csv`, `tensorboard/`, `checkpoints/`, `model.keras`,
+    `evaluation.npz`, `figures/*.png` and
     `summary.json`.
 
     Args:
@@ -30,21 +42,28 @@ class Run:
       hardware: a `hardware.Hardware`.
 
     Raises:
-      RunError, DataError: for everything that a person can mend, in one line, before anything is lost.
+      RunError, DataError: for everything that a person can mend, in one line, before anything is
+        lost.
     """
 
-    def __init__(self, config, workdir, data_dir=None, hardware_options=hardware.Hardware()):
+    def __init__(self, config, workdir, data_dir=None, hardware_options=None):
         configuration.check(config)
         self.config = config
         self.workdir = workdir
-        self.hardware = hardware_options
+        self.hardware = hardware_options or hardware.Hardware()
         self._claim_workdir()
-        self.strategy = hardware.set_up(hardware_options, config.training.mixed_precision)
+        self.strategy = hardware.set_up(self.hardware, config.training.mixed_precision)
         self.is_chief = hardware.is_chief(self.strategy)
         self.dataset = data.load(
-            config.dataset.name, data_dir=data_dir, seed=config.seed, binarization=config.dataset.binarization, split=config.dataset.split
+            config.dataset.name,
+            data_dir=data_dir,
+            seed=config.seed,
+            binarization=config.dataset.binarization,
+            split=config.dataset.split,
         )
-        self.steps = pipeline.steps_per_epoch(len(self.dataset.train.images), config.training.batch_size)
+        self.steps = pipeline.steps_per_epoch(
+            len(self.dataset.train.images), config.training.batch_size
+        )
         if config.training.patience and self.dataset.validation is None:
             raise RunError(
                 f"early stopping needs validation images, and {config.dataset.name} with split {config.dataset.split!r} has none: "
@@ -68,10 +87,12 @@ class Run:
     def path(self, *names):
         return os.path.join(self.workdir, *names)
 
-    # The three stages -----------------------------------------------------------------------------------------------------------
+    # The three stages
+    # -----------------------------------------------------------------------------------------------------------
 
     def train(self):
-        """Trains to the end, from the newest checkpoint if there is one; then puts the best weights in and saves `model.keras`."""
+        """Trains to the end, from the newest checkpoint if there is one; then puts the best
+        weights in and saves `model.keras`."""
         config = self.config.training
         if not self.has_trained:
             self._fit(config)
@@ -81,18 +102,24 @@ class Run:
                 self.model.save(temporary)
 
     def evaluate(self):
-        """Evaluates on the test set, writes `evaluation.npz` and `summary.json`, and returns the summary."""
+        """Evaluates on the test set, writes `evaluation.npz` and `summary.json`, and returns the
+        summary."""
         training.restore_best_weights(self.model, self.state)
         config, x = self.config.evaluation, self.dataset.test.images
         seed = self.config.seed + _TEST_STREAM
         arrays = evaluation.bound_terms(self.model, x, config.active_unit_samples, seed)
-        with contextlib.closing(bar(len(x), f"log-likelihood with {config.num_samples} samples", "img")) as progress:
+        with contextlib.closing(
+            bar(len(x), f"log-likelihood with {config.num_samples} samples", "img")
+        ) as progress:
             arrays["log_likelihood"] = evaluation.log_likelihood(
                 self.model, x, config.num_samples, seed, self._jit_compile(), progress.update
             )
         summary = self._summarize(arrays)
         if self.is_chief:
-            with files.atomic_path(self.path("evaluation.npz")) as temporary, open(temporary, "wb") as file:
+            with (
+                files.atomic_path(self.path("evaluation.npz")) as temporary,
+                open(temporary, "wb") as file,
+            ):
                 np.savez_compressed(file, **arrays)
             files.write_json(self.path("summary.json"), summary)
         return summary
@@ -104,18 +131,40 @@ class Run:
         if os.path.exists(self.path("evaluation.npz")):
             with np.load(self.path("evaluation.npz"), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        drawn = figures.all_figures(self.model, self.dataset, self.state, self.config.seed, arrays, self.config.published.log_likelihood)
+        drawn = figures.all_figures(
+            self.model,
+            self.dataset,
+            self.state,
+            self.config.seed,
+            arrays,
+            self.config.published.log_likelihood,
+        )
         return [self._save_figure(name, figure) for name, figure in drawn.items()]
 
     def sample(self, count=64):
-        """Draws `count` images from the model into `samples.npz` and a sheet into `figures/samples.png`; returns both paths."""
+        """Draws `count` images from the model into `samples.npz` and a sheet into
+        `figures/samples.png`; returns both paths."""
         training.restore_best_weights(self.model, self.state)
         generation = self.model.generate(count, seed=self.config.seed)
-        with files.atomic_path(self.path("samples.npz")) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, mean=generation.mean.numpy(), sample=generation.sample.numpy(), **generation.latents)
-        return [self.path("samples.npz"), self._save_figure("samples", plotting.image_grid(generation.mean.numpy(), title="samples (means)"))]
+        with (
+            files.atomic_path(self.path("samples.npz")) as temporary,
+            open(temporary, "wb") as file,
+        ):
+            np.savez_compressed(
+                file,
+                mean=generation.mean.numpy(),
+                sample=generation.sample.numpy(),
+                **generation.latents,
+            )
+        return [
+            self.path("samples.npz"),
+            self._save_figure(
+                "samples", plotting.image_grid(generation.mean.numpy(), title="samples (means)")
+            ),
+        ]
 
-    # What a run knows of itself -------------------------------------------------------------------------------------------------
+    # What a run knows of itself
+    # -------------------------------------------------------------------------------------------------
 
     @property
     def has_trained(self):
@@ -123,21 +172,31 @@ class Run:
 
     @property
     def finished_summary(self):
-        """The summary, if the run has trained to its end and was evaluated as its configuration says; else None."""
+        """The summary, if the run has trained to its end and was evaluated as its configuration
+        says; else None."""
         if not (self.has_trained and os.path.exists(self.path("summary.json"))):
             return None
         summary = files.read_json(self.path("summary.json"))
-        is_current = summary["epochs"] == self.state.epoch and summary["test/eval_samples"] == self.config.evaluation.num_samples
+        is_current = (
+            summary["epochs"] == self.state.epoch
+            and summary["test/eval_samples"] == self.config.evaluation.num_samples
+        )
         return summary if is_current else None
 
     def _fit(self, config):
         state, dataset = self.state, self.dataset
         batches = pipeline.training_batches(
-            dataset.train.images, config.batch_size, self.config.seed, first_epoch=state.epoch, binarization=dataset.binarization
+            dataset.train.images,
+            config.batch_size,
+            self.config.seed,
+            first_epoch=state.epoch,
+            binarization=dataset.binarization,
         )
         validation = None
         if dataset.validation is not None:
-            validation = pipeline.evaluation_batches(dataset.validation.images, max(config.batch_size, 500))
+            validation = pipeline.evaluation_batches(
+                dataset.validation.images, max(config.batch_size, 500)
+            )
         callbacks = [
             training.Recorder(
                 state,
@@ -172,7 +231,9 @@ class Run:
     def _jit_compile(self):
         if self.hardware.jit_compile is not None:
             return self.hardware.jit_compile
-        return not (isinstance(self.model_class, type) and issubclass(self.model_class, models.ConvHVAE))
+        return not (
+            isinstance(self.model_class, type) and issubclass(self.model_class, models.ConvHVAE)
+        )
 
     @property
     def model_class(self):
@@ -187,11 +248,22 @@ class Run:
                 files.write_text(path, configuration.to_json(self.config))
                 return
         except OSError as error:
-            raise RunError(f"cannot write to the workdir {self.workdir}: {error.strerror}") from error
-        ours, theirs = configuration.flatten(comparable(self.config)), configuration.flatten(comparable(files.read_json(path)))
-        different = [f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+            raise RunError(
+                f"cannot write to the workdir {self.workdir}: {error.strerror}"
+            ) from error
+        ours, theirs = (
+            configuration.flatten(comparable(self.config)),
+            configuration.flatten(comparable(files.read_json(path))),
+        )
+        different = [
+            f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
+            for name in sorted(ours.keys() | theirs.keys())
+            if ours.get(name) != theirs.get(name)
+        ]
         if different:
-            raise RunError(f"{self.workdir} belongs to another experiment ({'; '.join(different)}): choose another --workdir")
+            raise RunError(
+                f"{self.workdir} belongs to another experiment ({'; '.join(different)}): choose another --workdir"
+            )
 
     def _summarize(self, arrays):
         config, state = self.config, self.state
@@ -204,18 +276,27 @@ class Run:
             "protocol": self.dataset.protocol,
             "seed": config.seed,
             "epochs": state.epoch,
-            "train_images_per_second": round(images / state.train_seconds, 1) if state.train_seconds else None,
+            "train_images_per_second": round(images / state.train_seconds, 1)
+            if state.train_seconds
+            else None,
             "test/log_likelihood": mean,
             "test/log_likelihood_stderr": None if np.isnan(error) else error,
             "test/eval_samples": config.evaluation.num_samples,
             "test/elbo": float(arrays["elbo"].mean()),
             "test/log_px": float(arrays["log_px"].mean()),
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},
-            **{f"test/active_units/{site}": int((arrays[f"q_mean/{site}"].var(0) > 0.01).sum()) for site in sites},
+            **{
+                f"test/active_units/{site}": int((arrays[f"q_mean/{site}"].var(0) > 0.01).sum())
+                for site in sites
+            },
             "test/images": len(arrays["log_likelihood"]),
             "train_images": len(self.dataset.train.images),
             "best_epoch": state.best_epoch or state.epoch,
-            "status": "stopped early" if state.stopped_early else "trained to the last epoch" if self.has_trained else f"stopped after {state.epoch} of {config.training.epochs} epochs",
+            "status": "stopped early"
+            if state.stopped_early
+            else "trained to the last epoch"
+            if self.has_trained
+            else f"stopped after {state.epoch} of {config.training.epochs} epochs",
             "train_seconds": round(state.train_seconds, 1),
             "published/log_likelihood": config.published.log_likelihood,
             "published/source": config.published.source,
@@ -231,10 +312,21 @@ class Run:
 
 
 def comparable(config):
-    """The part of a configuration that two runs in one folder must share: all but evaluation and published figures."""
+    """The part of a configuration that two runs in one folder must share: all but evaluation and
+    published figures."""
     values = config if isinstance(config, dict) else json.loads(configuration.to_json(config))
-    values = {section: value for section, value in values.items() if section not in ("evaluation", "published")}
-    return values | {"training": {k: v for k, v in values["training"].items() if k not in ("checkpoint_seconds", "histograms")}}
+    values = {
+        section: value
+        for section, value in values.items()
+        if section not in ("evaluation", "published")
+    }
+    return values | {
+        "training": {
+            k: v
+            for k, v in values["training"].items()
+            if k not in ("checkpoint_seconds", "histograms")
+        }
+    }
 
 
 def build_model(config, dataset):
@@ -242,33 +334,65 @@ def build_model(config, dataset):
     arguments = dict(config.model)
     class_name = configuration.MODELS[arguments.pop("name")].class_name
     arguments.pop("pseudo_inputs")
-    return getattr(models, class_name)(event_shape=dataset.image_shape, likelihood=dataset.likelihood, name=config.model.name, **arguments)
+    return getattr(models, class_name)(
+        event_shape=dataset.image_shape,
+        likelihood=dataset.likelihood,
+        name=config.model.name,
+        **arguments,
+    )
 
 
 def make_objective(config, steps):
     """The `Objective` of `config.objective`."""
-    beta = LinearWarmup(config.warmup_epochs, steps, config.warmup_start, config.warmup_per) if config.warmup_epochs else 1.0
-    return Objective(config.num_samples, config.num_importance, config.kl, beta, config.free_bits, config.gradient)
+    beta = (
+        LinearWarmup(config.warmup_epochs, steps, config.warmup_start, config.warmup_per)
+        if config.warmup_epochs
+        else 1.0
+    )
+    return Objective(
+        config.num_samples,
+        config.num_importance,
+        config.kl,
+        beta,
+        config.free_bits,
+        config.gradient,
+    )
 
 
 def commit():
-    """The commit of the code, with "+" where files were changed since; None outside of a git checkout."""
+    """The commit of the code, with "+" where files were changed since; None outside of a git
+    checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--", here], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--", here],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed else "")
 
 
 def _initialize_pseudo_inputs(model, config, dataset):
-    """Sets pseudo-inputs to training images with a little noise, as in the authors' code, where the configuration asks for it."""
+    """Sets pseudo-inputs to training images with a little noise, as in the authors' code, where
+    the configuration asks for it."""
     if config.model.prior != "vampprior" or config.model.pseudo_inputs != "training_images":
         return
     count, images = config.model.num_components, dataset.train.images
     if count > len(images):
-        raise RunError(f"expected model.num_components of at most {len(images)}, the number of training images. Received: {count}")
+        raise RunError(
+            f"expected model.num_components of at most {len(images)}, the number of training images. Received: {count}"
+        )
     rng = np.random.default_rng([config.seed, 1])
     chosen = images[rng.permutation(len(images))[:count]]
     model.prior.set_pseudo_inputs(chosen + rng.normal(0.0, 0.01, chosen.shape).astype(np.float32))

@@ -9,10 +9,13 @@ import uuid
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends, and goes when the block fails."""
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block
+    ends, and goes when the block fails."""
     path = os.fspath(path)
     # keeps the ending, by which some writers choose the format
-    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex[:8]}.{os.path.basename(path)}")
+    temporary = os.path.join(
+        os.path.dirname(path), f".{uuid.uuid4().hex[:8]}.{os.path.basename(path)}"
+    )
     try:
         yield temporary
         _sync(temporary)

@@ -18,9 +18,11 @@ class Hardware:
 
     Args:
       device: "cpu", "gpu", "gpu:1", or "" for a GPU where there is one.
-      jit_compile: compile with XLA; None decides by model (dense networks gain, convolutions on a CPU lose).
+      jit_compile: compile with XLA; None decides by model (dense networks gain, convolutions on a
+        CPU lose).
       deterministic: only operations with reproducible results.
-      distribute: "none", "mirrored" (all visible GPUs of this machine) or "multi_worker" (as TF_CONFIG says).
+      distribute: "none", "mirrored" (all visible GPUs of this machine) or "multi_worker" (as
+        TF_CONFIG says).
     """
 
     device: str = ""
@@ -44,14 +46,20 @@ def set_up(hardware, mixed_precision=False):
     if hardware.distribute == "multi_worker":
         return _multi_worker_strategy()
     if hardware.distribute != "none":
-        raise RunError(f"expected distribute to be one of: {', '.join(DISTRIBUTIONS)}. Received: {hardware.distribute!r}")
+        raise RunError(
+            f"expected distribute to be one of: {', '.join(DISTRIBUTIONS)}. Received: {hardware.distribute!r}"
+        )
     return tf.distribute.get_strategy()
 
 
 def is_chief(strategy):
     """Whether this process writes the run's files."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or (resolver.task_type in ("chief", "worker") and resolver.task_id == 0)
+    return (
+        resolver is None
+        or not resolver.task_type
+        or (resolver.task_type in ("chief", "worker") and resolver.task_id == 0)
+    )
 
 
 def _select_device(device):
@@ -62,7 +70,9 @@ def _select_device(device):
     known = ["cpu", *(["gpu"] if gpus else []), *(f"gpu:{i}" for i in range(len(gpus)))]
     if device not in known:
         raise RunError(f"expected a device among: {', '.join(known)}. Received: {device!r}")
-    tf.config.set_visible_devices([] if kind == "cpu" else [gpus[int(index)]] if index else gpus, "GPU")
+    tf.config.set_visible_devices(
+        [] if kind == "cpu" else [gpus[int(index)]] if index else gpus, "GPU"
+    )
 
 
 def _multi_worker_strategy():

@@ -1,4 +1,5 @@
-"""Training objectives: which bound is maximised, with how many samples, and how its gradient is estimated."""
+"""Training objectives: which bound is maximised, with how many samples, and how its gradient is
+estimated."""
 
 import dataclasses
 from typing import Any
@@ -14,9 +15,11 @@ KL_ESTIMATES = ("sampled", "analytic")
 
 @keras.saving.register_keras_serializable(package="tfhvae")
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """beta rising linearly from `start` to 1 over `epochs` epochs, in steps of one epoch or of one update.
+    """beta rising linearly from `start` to 1 over `epochs` epochs, in steps of one epoch or of one
+    update.
 
-    Sønderby et al.'s ladder networks use start 0 over 200 epochs. Tomczak & Welling's min(1, epoch/100), counted from 1, is
+    Sønderby et al.'s ladder networks use start 0 over 200 epochs. Tomczak & Welling's min(1,
+    epoch/100), counted from 1, is
     `start=0.01, epochs=99`.
     """
 
@@ -24,16 +27,32 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         if per not in ("epoch", "step"):
             raise ValueError(f'expected per="epoch" or "step". Received: per={per!r}')
         if epochs < 0 or steps_per_epoch < 1 or not 0.0 <= start <= 1.0:
-            raise ValueError(f"expected epochs >= 0, steps_per_epoch >= 1 and 0 <= start <= 1. Received: {epochs=}, {steps_per_epoch=}, {start=}")
-        self.epochs, self.steps_per_epoch, self.start, self.per = epochs, steps_per_epoch, start, per
+            raise ValueError(
+                f"expected epochs >= 0, steps_per_epoch >= 1 and 0 <= start <= 1. Received: {epochs=}, {steps_per_epoch=}, {start=}"
+            )
+        self.epochs, self.steps_per_epoch, self.start, self.per = (
+            epochs,
+            steps_per_epoch,
+            start,
+            per,
+        )
 
     def __call__(self, step):
         epoch = tf.cast(step // self.steps_per_epoch if self.per == "epoch" else step, tf.float32)
         length = self.epochs if self.per == "epoch" else self.epochs * self.steps_per_epoch
-        return tf.minimum(1.0, self.start + (1.0 - self.start) * epoch / max(length, 1)) if length else tf.ones_like(epoch)
+        return (
+            tf.minimum(1.0, self.start + (1.0 - self.start) * epoch / max(length, 1))
+            if length
+            else tf.ones_like(epoch)
+        )
 
     def get_config(self):
-        return {"epochs": self.epochs, "steps_per_epoch": self.steps_per_epoch, "start": self.start, "per": self.per}
+        return {
+            "epochs": self.epochs,
+            "steps_per_epoch": self.steps_per_epoch,
+            "start": self.start,
+            "per": self.per,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +65,9 @@ class Objective:
       kl: "sampled" (log q - log p at the draw) or "analytic" (per unit, where a site has it).
       beta: weight of the latent terms: a number, or a schedule called with the step.
       free_bits: nats per site below which its KL is not reduced further; only on the analytic path.
-      gradient: "standard", "sticking_the_landing" (Roeder et al. 2017; K = 1) or "doubly_reparameterized" (Tucker et al. 2019). The
-        bound is the same; only its gradient estimate changes.
+      gradient: "standard", "sticking_the_landing" (Roeder et al. 2017; K = 1) or
+        "doubly_reparameterized" (Tucker et al. 2019). The bound is the same; only its gradient
+        estimate changes.
 
     Raises:
       ValueError: for combinations that have no meaning.
@@ -62,13 +82,19 @@ class Objective:
 
     def __post_init__(self):
         if self.num_samples < 1 or self.num_importance < 1:
-            raise ValueError(f"expected num_samples >= 1 and num_importance >= 1. Received: {self.num_samples}, {self.num_importance}")
+            raise ValueError(
+                f"expected num_samples >= 1 and num_importance >= 1. Received: {self.num_samples}, {self.num_importance}"
+            )
         if self.kl not in KL_ESTIMATES:
             raise ValueError(f"expected kl to be one of {KL_ESTIMATES}. Received: kl={self.kl!r}")
         if self.gradient not in GRADIENTS:
-            raise ValueError(f"expected gradient to be one of {GRADIENTS}. Received: gradient={self.gradient!r}")
+            raise ValueError(
+                f"expected gradient to be one of {GRADIENTS}. Received: gradient={self.gradient!r}"
+            )
         if self.free_bits < 0.0 or (self.free_bits and self.kl != "analytic"):
-            raise ValueError(f'expected free_bits >= 0, and kl="analytic" where it is used. Received: free_bits={self.free_bits}, kl={self.kl!r}')
+            raise ValueError(
+                f'expected free_bits >= 0, and kl="analytic" where it is used. Received: free_bits={self.free_bits}, kl={self.kl!r}'
+            )
         if self.kl == "analytic" and (self.num_importance > 1 or self.gradient != "standard"):
             raise ValueError(
                 f'kl="analytic" has no importance weights: expected num_importance=1 and gradient="standard", or kl="sampled". '
@@ -96,7 +122,8 @@ class Objective:
         return bounds.importance_weighted(trace, self.num_importance, beta)
 
     def __call__(self, model, x, noise, step, training=True):
-        """Loss `[]` (minus the mean bound, in nats per example), scalars `{name: []}` and KL `{site: [units]}`.
+        """Loss `[]` (minus the mean bound, in nats per example), scalars `{name: []}` and KL
+        `{site: [units]}`.
 
         Args:
           x: `[B, *event]`.
@@ -106,23 +133,31 @@ class Objective:
         beta = tf.cast(self.beta(step) if callable(self.beta) else self.beta, tf.float32)
         trace = model.trace(x, noise=noise, training=training)
         bound = self.bound(trace, beta)
-        maximised = bound if self.gradient == "standard" else self._path_gradient_surrogate(model, x, noise, trace, beta, training)
+        maximised = (
+            bound
+            if self.gradient == "standard"
+            else self._path_gradient_surrogate(model, x, noise, trace, beta, training)
+        )
         return -tf.reduce_mean(maximised), *_record(trace, bound, beta)
 
     def evaluate(self, model, x, noise):
-        """Scalars, KL per unit and posterior means `{site: [B, units]}` of one sample per example, at beta = 1."""
+        """Scalars, KL per unit and posterior means `{site: [B, units]}` of one sample per example,
+        at beta = 1."""
         trace = model.trace(x, noise=noise, training=False)
         bound = bounds.elbo(trace) if self.kl == "analytic" else bounds.importance_weighted(trace)
         q_means = {name: tf.reduce_mean(site.q_mean, 0) for name, site in trace.sites.items()}
         return *_record(trace, bound, tf.constant(1.0)), q_means
 
     def _path_gradient_surrogate(self, model, x, noise, trace, beta, training):
-        """A tensor `[B]` whose gradient is the doubly reparameterised estimate; its value means nothing.
+        """A tensor `[B]` whose gradient is the doubly reparameterised estimate; its value means
+        nothing.
 
-        The draws z depend on the weights along a path, z = z(noise, weights); log w also depends on them directly. The score terms of
-        log q cancel in expectation, which leaves (Tucker et al. 2019, Eq. 8, for any number of sites and for weights shared by p and q)
+        The draws z depend on the weights along a path, z = z(noise, weights); log w also depends
+        on them directly. The score terms of log q cancel in expectation, which leaves (Tucker et
+        al. 2019, Eq. 8, for any number of sites and for weights shared by p and q)
 
-            sum_k v_k d log p(x, z_k)|direct + v_k² (d log w_k / d z_k) (d z_k)|path,    v_k the normalised weights.
+            sum_k v_k d log p(x, z_k)|direct + v_k² (d log w_k / d z_k) (d z_k)|path,    v_k the
+            normalised weights.
 
         For K = 1, v_k = 1, and this is sticking the landing.
         """
@@ -150,4 +185,3 @@ def _record(trace, bound, beta):
         "beta": beta,
     }
     return scalars, unit_kl
-

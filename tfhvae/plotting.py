@@ -40,7 +40,7 @@ MAX_LABELLED_PSEUDO_INPUTS = 100
 _TITLE_SIZE, _TEXT_SIZE, _SMALL_SIZE = 11, 9, 7.5
 _SHEET_SIDE = 840  # pixels, what a sheet of images aims at
 _SMALLEST_TILE, _SMALLEST_LABELLED_TILE, _LARGEST_TILE = 40, 60, 160  # pixels
-_NARROWEST_SHEET = 360  # pixels, so that a title fits above one image
+_NARROWEST_SHEET = 420  # pixels, so that a title fits above one image
 _MARGIN, _LABEL_HEIGHT = 14, 18  # pixels
 
 
@@ -108,7 +108,7 @@ def reconstructions(originals, reconstructed, title="Reconstructions"):
     pairs = (_tiles(originals, pair_rows, columns), _tiles(reconstructed, pair_rows, columns))
     tiles = np.stack(pairs, 1).reshape(2 * pair_rows, columns, *originals.shape[1:])
     sheet = _draw_sheet(
-        tiles, title, spaces=([0, _MARGIN] * pair_rows)[:-1], left=132, smallest_tile=_SMALLEST_TILE
+        tiles, title, spaces=([0, 24] * pair_rows)[:-1], left=132, smallest_tile=_SMALLEST_TILE
     )
     for row, top in enumerate(sheet.tops):
         sheet.axes.annotate(
@@ -226,7 +226,7 @@ def training_curves(history, title="Training"):
         raise ValueError(f"expected at least one column to draw, received: {sorted(history)}")
 
     sites = list(dict.fromkeys(name.split("kl/", 1)[1] for name in curves if "kl/" in name))
-    site_colours = dict(zip(sites, _colours(len(sites))))
+    site_colours = dict(zip(sites, _colours(len(sites)), strict=True))
     panels = {
         "Bound": [name for name in ("bound", "val_bound") if name in curves],
         "Reconstruction, log p(x|z)": [n for n in ("log_px", "val_log_px") if n in curves],
@@ -239,9 +239,9 @@ def training_curves(history, title="Training"):
     }
     panels = {heading: names for heading, names in panels.items() if names}
     figure, axes = _panels(len(panels), title)
-    for ax, (heading, names) in zip(axes, panels.items()):
+    for ax, (heading, names) in zip(axes, panels.items(), strict=True):
         _set_heading(ax, heading, x="epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.xaxis.set_major_locator(_whole_numbers())
         is_nats = heading in ("Bound", "Reconstruction, log p(x|z)", "KL per site")
         for name in names:
             is_validation = name.startswith("val_")
@@ -273,7 +273,7 @@ def training_curves(history, title="Training"):
             ax.set_ylim(-0.05, 1.05 * max(1.0, curves["beta"][1].max()))
         else:
             _log_scale_where_it_helps(ax, curves[names[0]][1])
-    return figure
+    return _laid_out(figure)
 
 
 def unit_kl_over_time(kl, epochs=None, title="KL per unit during training"):
@@ -307,9 +307,9 @@ def unit_kl_over_time(kl, epochs=None, title="KL per unit during training"):
         low = math.log(max(finite.min(), KL_FLOOR))
         high = max(math.log(max(finite.max(), KL_FLOOR)), low + 1e-3)
     colour_map = matplotlib.colormaps["viridis"].with_extremes(bad="0.85")
-    for ax, (site, values) in zip(axes, kl.items()):
+    for ax, (site, values) in zip(axes, kl.items(), strict=True):
         _set_heading(ax, site, x="epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.xaxis.set_major_locator(_whole_numbers())
         if site not in maps:
             is_finite = np.isfinite(values[:, 0])
             marker = "o" if is_finite.sum() == 1 else None
@@ -330,17 +330,17 @@ def unit_kl_over_time(kl, epochs=None, title="KL per unit during training"):
         )
         ax.grid(False)
         ax.invert_yaxis()
-        ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.yaxis.set_major_locator(_whole_numbers())
         ax.set_ylabel("unit, by decreasing last KL", fontsize=_TEXT_SIZE)
     if maps:
         bar = figure.colorbar(
             heat_map,
-            ax=[ax for ax, site in zip(axes, kl) if site in maps],
+            ax=[ax for ax, site in zip(axes, kl, strict=True) if site in maps],
             extend="min" if finite.min() < KL_FLOOR else "neither",
         )
         bar.set_label("log KL (log nats)", fontsize=_TEXT_SIZE)
         bar.ax.tick_params(labelsize=8)
-    return figure
+    return _laid_out(figure)
 
 
 def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
@@ -380,7 +380,7 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
         names = [str(class_names[value]) for value in classes]
 
     figure, axes = _panels(len(latents), title)
-    for ax, (site, values) in zip(axes, latents.items()):
+    for ax, (site, values) in zip(axes, latents.items(), strict=True):
         if values.shape[1] == 1:
             _set_heading(ax, site, x=site, y="examples")
             ax.hist(
@@ -390,6 +390,7 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
                 histtype="stepfilled",
                 color=[_class_colour(code) for code in range(len(classes))],
             )
+            ax.yaxis.set_major_locator(_whole_numbers())
             continue
         points, axis_names = _plane(values, site)
         _set_heading(ax, site, *axis_names)
@@ -423,7 +424,7 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
             title="class",
             title_fontsize=_TEXT_SIZE,
         )
-    return figure
+    return _laid_out(figure)
 
 
 def log_likelihood_histogram(values, title="Log-likelihood per example", reference=None):
@@ -446,10 +447,10 @@ def log_likelihood_histogram(values, title="Log-likelihood per example", referen
     ax.axvline(values.mean(), color=SLATE, label=f"{mean}, N = {count}")
     if reference is not None:
         ax.axvline(reference, color=RED, linestyle="--", label=f"published {_decimal(reference)}")
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(_whole_numbers())
     # Above the panel, where no bar can be.
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=_TEXT_SIZE)
-    return figure
+    return _laid_out(figure)
 
 
 def bound_decomposition(log_px, kl, log_likelihood=None, title="What the bound is made of"):
@@ -489,7 +490,7 @@ def bound_decomposition(log_px, kl, log_likelihood=None, title="What the bound i
     else:
         low, high = min(ends.min(), 0.0), max(ends.max(), 0.0)
         room = 0.16 * ((high - low) or 1.0)
-        low, high = low - room * (low < 0), high + room * (high > 0)
+        low, high = low - room * (low < 0), high + room * (high > 0 or high == low)
     ax.barh(range(len(bars)), ends - starts, left=starts, color=[bar[3] for bar in bars])
     for row, (_, start, change, _) in enumerate(bars):
         edge = min(start, start + change) if ends_below_zero else max(start, start + change)
@@ -511,7 +512,7 @@ def bound_decomposition(log_px, kl, log_likelihood=None, title="What the bound i
     ax.set_yticks(range(len(bars)), [bar[0] for bar in bars], fontsize=_TEXT_SIZE)
     ax.grid(False, axis="y")
     ax.invert_yaxis()
-    return figure
+    return _laid_out(figure)
 
 
 def active_units(variances, threshold=0.01, title="Active units"):
@@ -530,7 +531,9 @@ def active_units(variances, threshold=0.01, title="Active units"):
     figure, (ax,) = _panels(1, title, width=6.2, height=4.0)
     _set_heading(ax, None, x="unit, by decreasing variance", y="Var$_x$ E$_q$[u|x]")
     colours = _colours(len(variances))
-    for index, ((site, variance), colour) in enumerate(zip(variances.items(), colours)):
+    for index, ((site, variance), colour) in enumerate(
+        zip(variances.items(), colours, strict=True)
+    ):
         ax.plot(
             np.arange(1, len(variance) + 1),
             np.maximum(np.sort(variance)[::-1], VARIANCE_FLOOR),
@@ -544,9 +547,9 @@ def active_units(variances, threshold=0.01, title="Active units"):
         threshold, color="0.3", linestyle="--", linewidth=1, label=f"threshold {threshold:g}"
     )
     ax.set_yscale("log")
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    ax.xaxis.set_major_locator(_whole_numbers())
     _legend_beside(ax)
-    return figure
+    return _laid_out(figure)
 
 
 def to_rgb_array(figure):
@@ -673,11 +676,23 @@ def _panels(count, title, width=4.1, height=3.3):
     return figure, axes
 
 
+def _laid_out(figure):
+    """The figure with its layout computed and kept."""
+    # A constrained layout moves a little each time it is drawn, and the bytes with it.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
 def _set_heading(ax, heading, x=None, y=None):
     if heading:
         ax.set_title(heading, loc="left", fontsize=_TEXT_SIZE + 1)
     ax.set_xlabel(x or "", fontsize=_TEXT_SIZE)
     ax.set_ylabel(y or "", fontsize=_TEXT_SIZE)
+
+
+def _whole_numbers():
+    return MaxNLocator(nbins=6, integer=True, min_n_ticks=1)
 
 
 def _legend_beside(ax, **options):
@@ -761,7 +776,7 @@ def _marker(index):
 
 def _decimal(value):
     """Two decimals, with the minus sign of the axes."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _characters(pixels, font_size):

@@ -6,19 +6,34 @@ from rich.table import Table
 
 def print_summary(summary):
     """Prints a run's summary as a table."""
-    table = Table(title=f"{summary['model']} on {summary['dataset']}: {summary['status']}", title_justify="left", show_header=False)
+    table = Table(
+        title=f"{summary['model']} on {summary['dataset']}: {summary['status']}",
+        title_justify="left",
+        show_header=False,
+    )
     table.add_row("protocol", summary["protocol"])
     error = summary["test/log_likelihood_stderr"]
-    log_likelihood = f"{summary['test/log_likelihood']:.2f}" + (f" ± {error:.2f}" if error is not None else "")
-    table.add_row(f"log-likelihood (L_{summary['test/eval_samples']}, {summary['test/images']} images)", f"{log_likelihood} nats")
+    log_likelihood = f"{summary['test/log_likelihood']:.2f}" + (
+        f" ± {error:.2f}" if error is not None else ""
+    )
+    table.add_row(
+        f"log-likelihood (L_{summary['test/eval_samples']}, {summary['test/images']} images)",
+        f"{log_likelihood} nats",
+    )
     if summary["published/log_likelihood"] is not None:
-        table.add_row(f"published ({summary['published/source']})", f"{summary['published/log_likelihood']:.2f} nats")
+        table.add_row(
+            f"published ({summary['published/source']})",
+            f"{summary['published/log_likelihood']:.2f} nats",
+        )
     table.add_row("ELBO", f"{summary['test/elbo']:.2f} nats")
     table.add_row("log p(x|z)", f"{summary['test/log_px']:.2f} nats")
     for name in summary:
         if name.startswith("test/kl/"):
             site = name.removeprefix("test/kl/")
-            table.add_row(f"KL {site}", f"{summary[name]:.2f} nats, {summary[f'test/active_units/{site}']} active units")
+            table.add_row(
+                f"KL {site}",
+                f"{summary[name]:.2f} nats, {summary[f'test/active_units/{site}']} active units",
+            )
     table.add_row("epochs", f"{summary['epochs']} (weights of epoch {summary['best_epoch']})")
     if summary["train_images_per_second"]:
         table.add_row("training", f"{summary['train_images_per_second']:,.0f} images/s")

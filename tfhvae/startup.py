@@ -6,12 +6,15 @@ import re
 import sys
 import tempfile
 
-_GREETING = re.compile(r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*(oneDNN|[cC][uU][dD][aA]|cuInit|cpu_feature_guard)|To enable the following instructions")
+_GREETING = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*(oneDNN|[cC][uU][dD][aA]|cuInit|cpu_feature_guard)|To enable the following instructions"
+)
 
 
 @contextlib.contextmanager
 def without_greetings():
-    """Holds back what is written to standard error meanwhile; lines that are no greeting are passed on at the end."""
+    """Holds back what is written to standard error meanwhile; lines that are no greeting are
+    passed on at the end."""
     sys.stderr.flush()
     with tempfile.TemporaryFile(mode="w+b") as held:
         terminal = os.dup(2)

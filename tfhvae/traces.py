@@ -1,9 +1,12 @@
 """The record that connects models to everything else.
 
-A model turns a batch into a `Trace`: for every latent variable what was drawn from the inference model q, with its log-densities under q
-and under the generative model p, and log p(x | everything drawn). Bounds are pure functions of a trace.
+A model turns a batch into a `Trace`: for every latent variable what was drawn from the inference
+  model q, with its log-densities under q
+and under the generative model p, and log p(x | everything drawn). Bounds are pure functions of a
+trace.
 
-Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated), `B` batch, then the event.
+Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated),
+  `B` batch, then the event.
 All densities are in nats.
 """
 
@@ -58,7 +61,9 @@ def gaussian_kl(q, p):
     """KL(q || p) of two factorised Gaussians `(loc, scale)`, per unit, in nats."""
     (q_loc, q_scale), (p_loc, p_scale) = q, p
     variance_ratio = tf.square(q_scale / p_scale)
-    return 0.5 * (variance_ratio + tf.square((q_loc - p_loc) / p_scale) - 1.0 - tf.math.log(variance_ratio))
+    return 0.5 * (
+        variance_ratio + tf.square((q_loc - p_loc) / p_scale) - 1.0 - tf.math.log(variance_ratio)
+    )
 
 
 def draw(q, p, noise, value=None):
@@ -66,7 +71,8 @@ def draw(q, p, noise, value=None):
 
     Args:
       q: `(loc, scale)` of a factorised Gaussian, each broadcasting against `noise`.
-      p: `(loc, scale)` likewise, or a distribution with `log_prob` over the last axis (a mixture prior, say).
+      p: `(loc, scale)` likewise, or a distribution with `log_prob` over the last axis (a mixture
+        prior, say).
       noise: standard normal `[S, (Y,) B, units]`; the draw is `loc + scale * noise`.
       value: `[S, (Y,) B, units]`, evaluated instead of drawn when given.
 

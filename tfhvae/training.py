@@ -1,10 +1,10 @@
-"""Training on top of Keras' `fit`: optimisers, the state of a run, checkpoints, early stopping, logs."""
+"""Training on top of Keras' `fit`: optimisers, the state of a run, checkpoints, early stopping,
+logs."""
 
 import csv
 import io
 import json
 import os
-import shutil
 import time
 import zipfile
 import zlib
@@ -19,7 +19,8 @@ from tfhvae.errors import RunError
 
 @keras.saving.register_keras_serializable(package="tfhvae")
 class NormalizedGradientAdam(keras.optimizers.Adam):
-    """Adam on gradients of unit length: each variable's gradient is divided by its L2 norm first (Tomczak & Welling's code)."""
+    """Adam on gradients of unit length: each variable's gradient is divided by its L2 norm first
+    (Tomczak & Welling's code)."""
 
     def update_step(self, gradient, variable, learning_rate):
         norm = tf.norm(gradient)
@@ -31,11 +32,19 @@ def make_optimizer(config, steps_per_epoch, epochs):
     schedules = keras.optimizers.schedules
     rate = config.learning_rate
     if config.schedule == "step":
-        rate = schedules.ExponentialDecay(rate, config.decay_epochs * steps_per_epoch, config.decay_factor, staircase=True)
+        rate = schedules.ExponentialDecay(
+            rate, config.decay_epochs * steps_per_epoch, config.decay_factor, staircase=True
+        )
     elif config.schedule == "cosine":
         rate = schedules.CosineDecay(rate, epochs * steps_per_epoch)
     adam = NormalizedGradientAdam if config.normalize_gradients else keras.optimizers.Adam
-    return adam(rate, beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon, global_clipnorm=config.global_clipnorm)
+    return adam(
+        rate,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        epsilon=config.epsilon,
+        global_clipnorm=config.global_clipnorm,
+    )
 
 
 class RunState:
@@ -78,13 +87,19 @@ class RunState:
 
     def columns(self):
         """The history by column."""
-        return {name: np.array([row[name] for row in self.history]) for name in self.history[0]} if self.history else {}
+        return (
+            {name: np.array([row[name] for row in self.history]) for name in self.history[0]}
+            if self.history
+            else {}
+        )
 
 
 class Checkpoints:
-    """Checkpoints of a run: `FOLDER/epoch-00012.npz`, each written atomically and checked on reading; the newest two are kept.
+    """Checkpoints of a run: `FOLDER/epoch-00012.npz`, each written atomically and checked on
+    reading; the newest two are kept.
 
-    A checkpoint holds model, optimiser and `RunState`. An unreadable one is passed over with a warning and the one before it used.
+    A checkpoint holds model, optimiser and `RunState`. An unreadable one is passed over with a
+    warning and the one before it used.
     """
 
     def __init__(self, folder, keep=2, warn=print):
@@ -95,7 +110,11 @@ class Checkpoints:
     def paths(self):
         """Existing checkpoints, newest first."""
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
-        return [os.path.join(self.folder, name) for name in sorted(names, reverse=True) if name.startswith("epoch-") and name.endswith(".npz")]
+        return [
+            os.path.join(self.folder, name)
+            for name in sorted(names, reverse=True)
+            if name.startswith("epoch-") and name.endswith(".npz")
+        ]
 
     def newest_epoch(self):
         paths = self.paths()
@@ -107,7 +126,9 @@ class Checkpoints:
         Raises:
           RunError: if it cannot be written, a full disk say. Older checkpoints are untouched.
         """
-        arrays = {f"variable/{i}": value for i, value in enumerate(_values(_variables(model)))} | state.to_arrays()
+        arrays = {
+            f"variable/{i}": value for i, value in enumerate(_values(_variables(model)))
+        } | state.to_arrays()
         arrays["state"] = np.frombuffer(state.to_json().encode(), np.uint8)
         path = os.path.join(self.folder, f"epoch-{state.epoch:05d}.npz")
         try:
@@ -115,7 +136,11 @@ class Checkpoints:
             with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
         except OSError as error:
-            last = f"the checkpoint of epoch {self.newest_epoch()} is whole" if self.paths() else "there is no earlier checkpoint"
+            last = (
+                f"the checkpoint of epoch {self.newest_epoch()} is whole"
+                if self.paths()
+                else "there is no earlier checkpoint"
+            )
             raise RunError(
                 f"could not write {path}: {error.strerror or error}; {last}. Make room or the folder writable, then type the same command again."
             ) from error
@@ -123,7 +148,8 @@ class Checkpoints:
             os.remove(old)
 
     def restore(self, model):
-        """Puts the newest readable checkpoint into `model` and returns its `RunState`, or None where there is none."""
+        """Puts the newest readable checkpoint into `model` and returns its `RunState`, or None
+        where there is none."""
         for path in self.paths():
             try:
                 with np.load(path, allow_pickle=False) as archive:
@@ -133,9 +159,14 @@ class Checkpoints:
                 self.warn(f"{path} is not readable ({error}); trying the one before it")
                 continue
             variables = _variables(model)
-            stored = [arrays[f"variable/{i}"] for i in range(sum(name.startswith("variable/") for name in arrays))]
+            stored = [
+                arrays[f"variable/{i}"]
+                for i in range(sum(name.startswith("variable/") for name in arrays))
+            ]
             if [v.shape for v in stored] != [tuple(v.shape) for v in variables]:
-                raise RunError(f"{path} holds weights of another model: expected {len(variables)} arrays of this model's shapes, received {len(stored)}")
+                raise RunError(
+                    f"{path} holds weights of another model: expected {len(variables)} arrays of this model's shapes, received {len(stored)}"
+                )
             for variable, value in zip(variables, stored):
                 variable.assign(value)
             return state
@@ -158,15 +189,22 @@ class Recorder(keras.callbacks.Callback):
       state: the `RunState`, which is kept up to date.
       checkpoints: a `Checkpoints`.
       csv_path: of metrics.csv, which holds no clock times, so that equal runs have equal files.
-      patience: epochs to wait for a better validation bound, counted after warm-up; 0 waits for ever and keeps the last weights.
+      patience: epochs to wait for a better validation bound, counted after warm-up; 0 waits for
+        ever and keeps the last weights.
       warmup_epochs: length of the warm-up.
       checkpoint_seconds: least time between two checkpoints.
     """
 
-    def __init__(self, state, checkpoints, csv_path, patience=0, warmup_epochs=0, checkpoint_seconds=30.0):
+    def __init__(
+        self, state, checkpoints, csv_path, patience=0, warmup_epochs=0, checkpoint_seconds=30.0
+    ):
         super().__init__()
         self.state, self.checkpoints, self.csv_path = state, checkpoints, csv_path
-        self.patience, self.warmup_epochs, self.checkpoint_seconds = patience, warmup_epochs, checkpoint_seconds
+        self.patience, self.warmup_epochs, self.checkpoint_seconds = (
+            patience,
+            warmup_epochs,
+            checkpoint_seconds,
+        )
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs=None):
@@ -181,7 +219,11 @@ class Recorder(keras.callbacks.Callback):
         if step >= 0:
             terms = ", ".join(self.model.train_means.bad_terms()) or "KL per unit"
             newest = self.checkpoints.newest_epoch()
-            last = f"the last good checkpoint is that of epoch {newest}" if newest else "there is no checkpoint yet"
+            last = (
+                f"the last good checkpoint is that of epoch {newest}"
+                if newest
+                else "there is no checkpoint yet"
+            )
             raise RunError(
                 f"training diverged at step {step} (epoch {self.state.epoch + 1}): not finite: {terms}; {last}. "
                 "Try a lower --config.optimizer.learning_rate or --config.optimizer.global_clipnorm."
@@ -191,15 +233,31 @@ class Recorder(keras.callbacks.Callback):
         state, model = self.state, self.model
         state.train_seconds += self._trained_until - self._began
         state.epoch = epoch + 1
-        row = {"epoch": epoch + 1} | {name: float(value) for name, value in model.train_means.scalars().items()}
+        row = {"epoch": epoch + 1} | {
+            name: float(value) for name, value in model.train_means.scalars().items()
+        }
         if "val_bound" in logs:
-            row |= {f"val_{name}": float(value) for name, value in model.test_means.scalars().items() if name != "beta"}
-            row |= {f"active_units/{site}": count for site, count in model.posterior_moments.active_units().items()}
+            row |= {
+                f"val_{name}": float(value)
+                for name, value in model.test_means.scalars().items()
+                if name != "beta"
+            }
+            row |= {
+                f"active_units/{site}": count
+                for site, count in model.posterior_moments.active_units().items()
+            }
             if not np.isfinite(row["val_bound"]):
-                raise RunError(f"the validation bound of epoch {epoch + 1} is {row['val_bound']}; the last checkpoint is that of epoch {self.checkpoints.newest_epoch()}")
+                raise RunError(
+                    f"the validation bound of epoch {epoch + 1} is {row['val_bound']}; the last checkpoint is that of epoch {self.checkpoints.newest_epoch()}"
+                )
         state.history.append(row)
         for site, kl in model.train_means.unit_kl().items():
-            state.unit_kl[site] = np.concatenate([state.unit_kl.get(site, np.zeros([0, len(kl)], np.float32)), kl.numpy()[np.newaxis]])
+            state.unit_kl[site] = np.concatenate(
+                [
+                    state.unit_kl.get(site, np.zeros([0, len(kl)], np.float32)),
+                    kl.numpy()[np.newaxis],
+                ]
+            )
         with open(self.csv_path, "a", encoding="utf-8", newline="") as file:
             file.write(_to_csv([row], header=len(state.history) == 1))
         if "val_bound" in row and self.patience:
@@ -240,7 +298,8 @@ def _to_csv(rows, header=True):
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """Scalars after every epoch, pictures after epochs 1, 2, 5, 10, 20, 50, ..., histograms of the weights on request.
+    """Scalars after every epoch, pictures after epochs 1, 2, 5, 10, 20, 50, ..., histograms of the
+    weights on request.
 
     Args:
       folder: for the event files.
@@ -269,7 +328,9 @@ class TensorBoardLog(keras.callbacks.Callback):
                 for site, count in model.posterior_moments.active_units().items():
                     tf.summary.scalar(f"active_units/{site}", count)
             tf.summary.scalar("training/seconds_per_epoch", time.monotonic() - self._began)
-            if self.figures is not None and (is_picture_epoch(epoch) or epoch == self.params["epochs"]):
+            if self.figures is not None and (
+                is_picture_epoch(epoch) or epoch == self.params["epochs"]
+            ):
                 for name, image in self.figures(model).items():
                     tf.summary.image(name, image[np.newaxis])
             if self.histograms:
@@ -302,12 +363,22 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, epochs, steps, batch_size, first_epoch=0):
         super().__init__()
-        self.epochs, self.steps, self.batch_size, self.first_epoch = epochs, steps, batch_size, first_epoch
+        self.epochs, self.steps, self.batch_size, self.first_epoch = (
+            epochs,
+            steps,
+            batch_size,
+            first_epoch,
+        )
 
     def on_train_begin(self, logs=None):
         from tfhvae.progress import bar
 
-        self.bar = bar(total=self.epochs * self.steps * self.batch_size, initial=self.first_epoch * self.steps * self.batch_size, description="training", unit="img")
+        self.bar = bar(
+            total=self.epochs * self.steps * self.batch_size,
+            initial=self.first_epoch * self.steps * self.batch_size,
+            description="training",
+            unit="img",
+        )
         self.done = 0
 
     def on_epoch_begin(self, epoch, logs=None):

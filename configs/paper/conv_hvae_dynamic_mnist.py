@@ -1,4 +1,5 @@
-"""Convolutional two-level HVAE with a standard prior on dynamic_mnist: Tomczak & Welling 2018 report -80.40 nats.
+"""Convolutional two-level HVAE with a standard prior on dynamic_mnist: Tomczak & Welling 2018
+report -80.40 nats.
 
     python run_experiment.py --config=configs/paper/conv_hvae_dynamic_mnist.py --data_dir=DIR
 

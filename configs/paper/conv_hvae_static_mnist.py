@@ -1,4 +1,5 @@
-"""Convolutional two-level HVAE with a standard prior on static_mnist: Tomczak & Welling 2018 report -82.41 nats.
+"""Convolutional two-level HVAE with a standard prior on static_mnist: Tomczak & Welling 2018
+report -82.41 nats.
 
     python run_experiment.py --config=configs/paper/conv_hvae_static_mnist.py --data_dir=DIR
 

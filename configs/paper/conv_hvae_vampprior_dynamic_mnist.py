@@ -1,6 +1,8 @@
-"""Convolutional two-level HVAE with a VampPrior on dynamic_mnist: Tomczak & Welling 2018 report -79.75 nats.
+"""Convolutional two-level HVAE with a VampPrior on dynamic_mnist: Tomczak & Welling 2018 report
+-79.75 nats.
 
-    python run_experiment.py --config=configs/paper/conv_hvae_vampprior_dynamic_mnist.py --data_dir=DIR
+    python run_experiment.py --config=configs/paper/conv_hvae_vampprior_dynamic_mnist.py
+    --data_dir=DIR
 
 TIME
 """

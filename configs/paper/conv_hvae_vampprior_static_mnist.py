@@ -1,6 +1,8 @@
-"""Convolutional two-level HVAE with a VampPrior on static_mnist: Tomczak & Welling 2018 report -81.09 nats.
+"""Convolutional two-level HVAE with a VampPrior on static_mnist: Tomczak & Welling 2018 report
+-81.09 nats.
 
-    python run_experiment.py --config=configs/paper/conv_hvae_vampprior_static_mnist.py --data_dir=DIR
+    python run_experiment.py --config=configs/paper/conv_hvae_vampprior_static_mnist.py
+    --data_dir=DIR
 
 TIME
 """

@@ -9,4 +9,6 @@ from tfhvae.configuration import tomczak_welling
 
 
 def get_config():
-    return tomczak_welling("hvae_vampprior", "static_mnist", prior="vampprior", log_likelihood=-83.19)
+    return tomczak_welling(
+        "hvae_vampprior", "static_mnist", prior="vampprior", log_likelihood=-83.19
+    )

@@ -1,4 +1,5 @@
-"""The KTH report's two-level HVAE on fashion_mnist: it reports -2765.41 with 4 importance samples, a figure that compares with nothing.
+"""The KTH report's two-level HVAE on fashion_mnist: it reports -2765.41 with 4 importance samples,
+a figure that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_hvae_fashion_mnist.py --data_dir=DIR
 
@@ -9,5 +10,12 @@ from tfhvae.configuration import kth_report
 
 
 def get_config():
-    config = kth_report("hvae", "fashion_mnist", epochs=100, warmup_epochs=30, learning_rate=0.001, log_likelihood=-2765.41)
+    config = kth_report(
+        "hvae",
+        "fashion_mnist",
+        epochs=100,
+        warmup_epochs=30,
+        learning_rate=0.001,
+        log_likelihood=-2765.41,
+    )
     return config

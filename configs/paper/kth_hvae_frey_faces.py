@@ -1,4 +1,5 @@
-"""The KTH report's two-level HVAE on frey_faces: it reports -1975.06 with 4 importance samples, a figure that compares with nothing.
+"""The KTH report's two-level HVAE on frey_faces: it reports -1975.06 with 4 importance samples, a
+figure that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_hvae_frey_faces.py --data_dir=DIR
 
@@ -9,5 +10,12 @@ from tfhvae.configuration import kth_report
 
 
 def get_config():
-    config = kth_report("hvae", "frey_faces", epochs=400, warmup_epochs=50, learning_rate=0.001, log_likelihood=-1975.06)
+    config = kth_report(
+        "hvae",
+        "frey_faces",
+        epochs=400,
+        warmup_epochs=50,
+        learning_rate=0.001,
+        log_likelihood=-1975.06,
+    )
     return config

@@ -1,4 +1,5 @@
-"""The KTH report's two-level HVAE on threshold_mnist: it reports -458.72 with 4 importance samples, a figure that compares with nothing.
+"""The KTH report's two-level HVAE on threshold_mnist: it reports -458.72 with 4 importance
+samples, a figure that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_hvae_threshold_mnist.py --data_dir=DIR
 
@@ -9,5 +10,12 @@ from tfhvae.configuration import kth_report
 
 
 def get_config():
-    config = kth_report("hvae", "threshold_mnist", epochs=300, warmup_epochs=100, learning_rate=0.001, log_likelihood=-458.72)
+    config = kth_report(
+        "hvae",
+        "threshold_mnist",
+        epochs=300,
+        warmup_epochs=100,
+        learning_rate=0.001,
+        log_likelihood=-458.72,
+    )
     return config

@@ -1,4 +1,5 @@
-"""The KTH report's VAE on fashion_mnist: it reports -3190.18 with 4 importance samples, a figure that compares with nothing.
+"""The KTH report's VAE on fashion_mnist: it reports -3190.18 with 4 importance samples, a figure
+that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_vae_fashion_mnist.py --data_dir=DIR
 
@@ -9,5 +10,12 @@ from tfhvae.configuration import kth_report
 
 
 def get_config():
-    config = kth_report("vae", "fashion_mnist", epochs=300, warmup_epochs=100, learning_rate=0.001, log_likelihood=-3190.18)
+    config = kth_report(
+        "vae",
+        "fashion_mnist",
+        epochs=300,
+        warmup_epochs=100,
+        learning_rate=0.001,
+        log_likelihood=-3190.18,
+    )
     return config

@@ -1,4 +1,5 @@
-"""The KTH report's VampPrior VAE on frey_faces: it reports -2279.22 with 4 importance samples, a figure that compares with nothing.
+"""The KTH report's VampPrior VAE on frey_faces: it reports -2279.22 with 4 importance samples, a
+figure that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_vampprior_frey_faces.py --data_dir=DIR
 
@@ -9,5 +10,12 @@ from tfhvae.configuration import kth_report
 
 
 def get_config():
-    config = kth_report("vampprior", "frey_faces", epochs=200, warmup_epochs=60, learning_rate=0.0001, log_likelihood=-2279.22)
+    config = kth_report(
+        "vampprior",
+        "frey_faces",
+        epochs=200,
+        warmup_epochs=60,
+        learning_rate=0.0001,
+        log_likelihood=-2279.22,
+    )
     return config

@@ -1,4 +1,5 @@
-"""Batches for training and validation, as functions of (seed, epoch, step): a resumed run sees what an uninterrupted one would have seen."""
+"""Batches for training and validation, as functions of (seed, epoch, step): a resumed run sees
+what an uninterrupted one would have seen."""
 
 import tensorflow as tf
 
@@ -13,7 +14,9 @@ def steps_per_epoch(num_examples, batch_size):
       ValueError: if the batch is larger than the data.
     """
     if batch_size > num_examples:
-        raise ValueError(f"expected a batch_size of at most {num_examples}, the number of training images. Received: batch_size={batch_size}")
+        raise ValueError(
+            f"expected a batch_size of at most {num_examples}, the number of training images. Received: batch_size={batch_size}"
+        )
     return num_examples // batch_size
 
 
@@ -29,15 +32,17 @@ def training_batches(images, batch_size, seed, first_epoch=0, binarization=None)
 
     Args:
       images: `[N, H, W, C]` in [0, 1].
-      binarization: None, "per_batch" (pixels are drawn anew for every batch) or "per_epoch" (an image looks the same wherever it
-        occurs within an epoch).
+      binarization: None, "per_batch" (pixels are drawn anew for every batch) or "per_epoch" (an
+        image looks the same wherever it occurs within an epoch).
     """
     num_examples = len(images)
     steps = steps_per_epoch(num_examples, batch_size)
     images = tf.constant(images, tf.float32)
 
     def epoch_of(epoch):
-        epoch_seed = tf.random.experimental.stateless_fold_in([seed, _PERMUTATION], tf.cast(epoch, tf.int32))
+        epoch_seed = tf.random.experimental.stateless_fold_in(
+            [seed, _PERMUTATION], tf.cast(epoch, tf.int32)
+        )
         order = tf.random.experimental.stateless_shuffle(tf.range(num_examples), epoch_seed)
         indices = tf.reshape(order[: steps * batch_size], [steps, batch_size])
         step = tf.range(epoch * steps, (epoch + 1) * steps)
@@ -47,7 +52,9 @@ def training_batches(images, batch_size, seed, first_epoch=0, binarization=None)
         x = tf.gather(images, indices)
         if binarization is None:
             return x
-        stream = tf.random.experimental.stateless_fold_in([seed, _BINARIZATION], tf.cast(step if binarization == "per_batch" else epoch, tf.int32))
+        stream = tf.random.experimental.stateless_fold_in(
+            [seed, _BINARIZATION], tf.cast(step if binarization == "per_batch" else epoch, tf.int32)
+        )
         return binarize(x, stream, None if binarization == "per_batch" else indices)
 
     dataset = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
@@ -60,13 +67,21 @@ def binarize(means, seed, identities=None):
     Args:
       means: `[B, H, W, C]`.
       seed: `[2]`.
-      identities: `[B]` integers; then an image's draw depends on (seed, identity) and not on its place in the batch.
+      identities: `[B]` integers; then an image's draw depends on (seed, identity) and not on its
+        place in the batch.
     """
     if identities is None:
         uniform = tf.random.stateless_uniform(tf.shape(means), seed)
     else:
-        seeds = tf.map_fn(lambda i: tf.random.experimental.stateless_fold_in(seed, i), tf.cast(identities, tf.int32))
-        uniform = tf.map_fn(lambda s: tf.random.stateless_uniform(tf.shape(means)[1:], s), seeds, fn_output_signature=tf.float32)
+        seeds = tf.map_fn(
+            lambda i: tf.random.experimental.stateless_fold_in(seed, i),
+            tf.cast(identities, tf.int32),
+        )
+        uniform = tf.map_fn(
+            lambda s: tf.random.stateless_uniform(tf.shape(means)[1:], s),
+            seeds,
+            fn_output_signature=tf.float32,
+        )
     return tf.cast(uniform < means, tf.float32)
 
 

@@ -21,24 +21,24 @@ import numpy as np
 
 
 class DataError(ValueError):
-  """Bad data or a bad request for data; one line: expected, received, remedy."""
+    """Bad data or a bad request for data; one line: expected, received, remedy."""
 
-  def __init__(self, message):
-    super().__init__(" ".join(message.split()))
+    def __init__(self, message):
+        super().__init__(" ".join(message.split()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """Files that come together; the family's key is also its sub-folder's name."""
+    """Files that come together; the family's key is also its sub-folder's name."""
 
-  title: str
-  files: str  # what a user has to get
-  homepage: str
-  tfds: str | None = None  # the name in tensorflow-datasets
+    title: str
+    files: str  # what a user has to get
+    homepage: str
+    tfds: str | None = None  # the name in tensorflow-datasets
 
-  @property
-  def remedy(self):
-    return f"get {self.files} from {self.homepage}"
+    @property
+    def remedy(self):
+        return f"get {self.files} from {self.homepage}"
 
 
 _IDX_FILES = (
@@ -46,9 +46,7 @@ _IDX_FILES = (
     " and t10k-labels-idx1-ubyte (plain or .gz)"
 )
 FAMILIES = {
-    "mnist": Family(
-        "MNIST", _IDX_FILES, "http://yann.lecun.com/exdb/mnist/", "mnist"
-    ),
+    "mnist": Family("MNIST", _IDX_FILES, "http://yann.lecun.com/exdb/mnist/", "mnist"),
     "fashion_mnist": Family(
         "Fashion-MNIST",
         _IDX_FILES,
@@ -121,299 +119,293 @@ OMNIGLOT_ALPHABETS = 50
 OMNIGLOT_CHARACTERS = {"background": 964, "evaluation": 659}
 # sha256 of all images, characters and then drawers in ascending order, each
 # packed by np.packbits to 1379 bytes with 1 = paper.
-OMNIGLOT_SHA256 = (
-    "15ef2705730a477de180a518e97d8e8423a4f57257a21b62bf412d79286f9a48"
-)
+OMNIGLOT_SHA256 = "15ef2705730a477de180a518e97d8e8423a4f57257a21b62bf412d79286f9a48"
 
 
 # Files ------------------------------------------------------------------------
 
 
 def find_file(data_dir, family, name):
-  """Path of `name` or `name`.gz in `data_dir`/family or in `data_dir` itself.
+    """Path of `name` or `name`.gz in `data_dir`/family or in `data_dir` itself.
 
-  Raises:
-    DataError: if `data_dir` is not a folder or holds neither.
-  """
-  path = _search(data_dir, family, name)
-  if path is None:
-    raise DataError(
-        f"expected {name} or {name}.gz in {data_dir} or its sub-folder"
-        f" {_FOLDERS.get(family, family)}, received neither;"
-        f" {FAMILIES[family].remedy}"
-    )
-  return path
+    Raises:
+      DataError: if `data_dir` is not a folder or holds neither.
+    """
+    path = _search(data_dir, family, name)
+    if path is None:
+        raise DataError(
+            f"expected {name} or {name}.gz in {data_dir} or its sub-folder"
+            f" {_FOLDERS.get(family, family)}, received neither;"
+            f" {FAMILIES[family].remedy}"
+        )
+    return path
 
 
 def _search(data_dir, family, name):
-  root = pathlib.Path(data_dir).expanduser()
-  if not root.is_dir():
-    raise DataError(
-        f"expected data_dir to be a folder, received {data_dir}, which is not"
-        f" one; {FAMILIES[family].remedy} and name the folder they are in"
-    )
-  for folder in (root / _FOLDERS.get(family, family), root):
-    for candidate in (folder / name, folder / f"{name}.gz"):
-      if candidate.is_file():
-        return candidate
-  return None
+    root = pathlib.Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"expected data_dir to be a folder, received {data_dir}, which is not"
+            f" one; {FAMILIES[family].remedy} and name the folder they are in"
+        )
+    for folder in (root / _FOLDERS.get(family, family), root):
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    return None
 
 
 def read_file(path):
-  """The bytes of a file, unpacked if they are gzip, whatever the file's name.
+    """The bytes of a file, unpacked if they are gzip, whatever the file's name.
 
-  Raises:
-    DataError: if the file is unreadable, empty, damaged gzip or an HTML page.
-  """
-  try:
-    content = pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise DataError(f"expected a readable file, received {error}") from error
-  _check_not_a_page(content, path)
-  if content.startswith(b"\x1f\x8b"):
+    Raises:
+      DataError: if the file is unreadable, empty, damaged gzip or an HTML page.
+    """
     try:
-      content = gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-      raise DataError(
-          f"expected complete gzip data in {path}, received a truncated or"
-          f" damaged file ({error}); download it again"
-      ) from error
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"expected a readable file, received {error}") from error
     _check_not_a_page(content, path)
-  return content
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                f"expected complete gzip data in {path}, received a truncated or"
+                f" damaged file ({error}); download it again"
+            ) from error
+        _check_not_a_page(content, path)
+    return content
 
 
 def _check_not_a_page(content, path):
-  if not content:
-    raise DataError(
-        f"expected data in {path}, received an empty file; download it again"
-    )
-  if re.match(rb"\s*<(!doctype|html|head|\?xml)", content[:512], re.IGNORECASE):
-    raise DataError(
-        f"expected data in {path}, received an HTML page, probably the server's"
-        " error message; download the file again and look at the page"
-    )
+    if not content:
+        raise DataError(f"expected data in {path}, received an empty file; download it again")
+    if re.match(rb"\s*<(!doctype|html|head|\?xml)", content[:512], re.IGNORECASE):
+        raise DataError(
+            f"expected data in {path}, received an HTML page, probably the server's"
+            " error message; download the file again and look at the page"
+        )
 
 
 def _check_digest(content, expected, path, family, algorithm="sha256"):
-  received = hashlib.new(algorithm, content).hexdigest()
-  if received != expected:
-    raise DataError(
-        f"expected {algorithm} {expected} of the content of {path}, received"
-        f" {received}: {_whose(received)}; {FAMILIES[family].remedy}"
-    )
+    received = hashlib.new(algorithm, content).hexdigest()
+    if received != expected:
+        raise DataError(
+            f"expected {algorithm} {expected} of the content of {path}, received"
+            f" {received}: {_whose(received)}; {FAMILIES[family].remedy}"
+        )
 
 
 def _whose(digest):
-  for family, digests in IDX_MD5.items():
-    if digest in digests.values():
-      return f"these are {FAMILIES[family].title}'s files"
-  return "the file is damaged or not the original one"
+    for family, digests in IDX_MD5.items():
+        if digest in digests.values():
+            return f"these are {FAMILIES[family].title}'s files"
+    return "the file is damaged or not the original one"
 
 
 # tensorflow-datasets ----------------------------------------------------------
 
 
 def read_tfds(family, splits, encode=lambda images: images):
-  """Reads splits from tensorflow-datasets, which downloads them if need be.
+    """Reads splits from tensorflow-datasets, which downloads them if need be.
 
-  Args:
-    family: a key of `FAMILIES`.
-    splits: names of splits.
-    encode: maps a batch of uint8 images (B, H, W, C) to what is kept of it.
+    Args:
+      family: a key of `FAMILIES`.
+      splits: names of splits.
+      encode: maps a batch of uint8 images (B, H, W, C) to what is kept of it.
 
-  Returns:
-    ({split: {feature: array (N, ...)}}, the features), in *stored* order.
+    Returns:
+      ({split: {feature: array (N, ...)}}, the features), in *stored* order.
 
-  Raises:
-    DataError: if tensorflow-datasets cannot provide the set.
-  """
-  family_ = FAMILIES[family]
-  try:
-    import tensorflow_datasets as tfds
+    Raises:
+      DataError: if tensorflow-datasets cannot provide the set.
+    """
+    family_ = FAMILIES[family]
+    try:
+        import tensorflow_datasets as tfds
 
-    # One file at a time, so that the stored order is the order of reading.
-    datasets, info = tfds.load(
-        family_.tfds,
-        split=list(splits),
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1),
-        with_info=True,
-    )
-    arrays = {}
-    for split, dataset in zip(splits, datasets):
-      batches = [
-          {**batch, "image": encode(batch["image"])}
-          for batch in tfds.as_numpy(dataset.batch(1000))
-      ]
-      arrays[split] = {
-          key: np.concatenate([batch[key] for batch in batches])
-          for key in batches[0]
-      }
-    return arrays, info.features
-  # Network, disk, checksum and installation errors share no narrower class.
-  except Exception as error:
-    raise DataError(
-        f"expected {family_.title} from tensorflow-datasets, received"
-        f" {type(error).__name__}: {error}; without it, {family_.remedy} and"
-        " name their folder in data_dir (--data_dir)"
-    ) from error
+        # One file at a time, so that the stored order is the order of reading.
+        datasets, info = tfds.load(
+            family_.tfds,
+            split=list(splits),
+            shuffle_files=False,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+            with_info=True,
+        )
+        arrays = {}
+        for split, dataset in zip(splits, datasets):
+            batches = [
+                {**batch, "image": encode(batch["image"])}
+                for batch in tfds.as_numpy(dataset.batch(1000))
+            ]
+            arrays[split] = {
+                key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
+            }
+        return arrays, info.features
+    # Network, disk, checksum and installation errors share no narrower class.
+    except Exception as error:
+        raise DataError(
+            f"expected {family_.title} from tensorflow-datasets, received"
+            f" {type(error).__name__}: {error}; without it, {family_.remedy} and"
+            " name their folder in data_dir (--data_dir)"
+        ) from error
 
 
 def restore_order(stored, keys, split, family):
-  """Undoes the shuffle that tensorflow-datasets applies when it writes a split.
+    """Undoes the shuffle that tensorflow-datasets applies when it writes a split.
 
-  It stores examples by ascending md5 of the split's name followed by the key,
-  so that "the last 10,000" would be other images than in the original file.
+    It stores examples by ascending md5 of the split's name followed by the key,
+    so that "the last 10,000" would be other images than in the original file.
 
-  Args:
-    stored: array (N, ...) in stored order.
-    keys: the N keys in the original order.
-    split: the split's name.
-    family: a key of `FAMILIES`.
+    Args:
+      stored: array (N, ...) in stored order.
+      keys: the N keys in the original order.
+      split: the split's name.
+      family: a key of `FAMILIES`.
 
-  Returns:
-    The array in the original order.
+    Returns:
+      The array in the original order.
 
-  Raises:
-    DataError: if there is not one key for each example.
-  """
-  if len(stored) != len(keys):
-    raise DataError(
-        f"expected {len(keys)} examples in split {split!r} of"
-        f" tensorflow-datasets' {FAMILIES[family].tfds}, received"
-        f" {len(stored)}; {FAMILIES[family].remedy}, and name their folder in"
-        " data_dir"
-    )
-  digests = [hashlib.md5(f"{split}{key}".encode()).digest() for key in keys]
-  original = np.empty_like(stored)
-  original[sorted(range(len(keys)), key=digests.__getitem__)] = stored
-  return original
+    Raises:
+      DataError: if there is not one key for each example.
+    """
+    if len(stored) != len(keys):
+        raise DataError(
+            f"expected {len(keys)} examples in split {split!r} of"
+            f" tensorflow-datasets' {FAMILIES[family].tfds}, received"
+            f" {len(stored)}; {FAMILIES[family].remedy}, and name their folder in"
+            " data_dir"
+        )
+    digests = [hashlib.md5(f"{split}{key}".encode()).digest() for key in keys]
+    original = np.empty_like(stored)
+    original[sorted(range(len(keys)), key=digests.__getitem__)] = stored
+    return original
 
 
 def _tfds_place(family, split):
-  return f"tensorflow-datasets' {FAMILIES[family].tfds}, split {split!r}"
+    return f"tensorflow-datasets' {FAMILIES[family].tfds}, split {split!r}"
 
 
 # MNIST and Fashion-MNIST ------------------------------------------------------
 
 
 def load_idx(family, data_dir=None):
-  """MNIST or Fashion-MNIST.
+    """MNIST or Fashion-MNIST.
 
-  Args:
-    family: "mnist" or "fashion_mnist".
-    data_dir: folder of the four IDX files; None for tensorflow-datasets.
+    Args:
+      family: "mnist" or "fashion_mnist".
+      data_dir: folder of the four IDX files; None for tensorflow-datasets.
 
-  Returns:
-    ((train images uint8 (60000, 28, 28), labels uint8 (60000,)),
-     (test images uint8 (10000, 28, 28), labels uint8 (10000,))).
+    Returns:
+      ((train images uint8 (60000, 28, 28), labels uint8 (60000,)),
+       (test images uint8 (10000, 28, 28), labels uint8 (10000,))).
 
-  Raises:
-    DataError: if a file is missing, damaged or another one.
-  """
-  if data_dir is None:
-    return _tfds_idx(family)
-  parts = []
-  for part, count in IDX_COUNTS.items():
-    for name, shape in _idx_files(part, count).items():
-      path = find_file(data_dir, family, name)
-      content = read_file(path)
-      parts.append(parse_idx(content, shape, path))
-      _check_digest(content, IDX_MD5[family][name], path, family, "md5")
-  return tuple(parts[:2]), tuple(parts[2:])
+    Raises:
+      DataError: if a file is missing, damaged or another one.
+    """
+    if data_dir is None:
+        return _tfds_idx(family)
+    parts = []
+    for part, count in IDX_COUNTS.items():
+        for name, shape in _idx_files(part, count).items():
+            path = find_file(data_dir, family, name)
+            content = read_file(path)
+            parts.append(parse_idx(content, shape, path))
+            _check_digest(content, IDX_MD5[family][name], path, family, "md5")
+    return tuple(parts[:2]), tuple(parts[2:])
 
 
 def _idx_files(part, count):
-  return {
-      f"{part}-images-idx3-ubyte": (count, 28, 28),
-      f"{part}-labels-idx1-ubyte": (count,),
-  }
+    return {
+        f"{part}-images-idx3-ubyte": (count, 28, 28),
+        f"{part}-labels-idx1-ubyte": (count,),
+    }
 
 
 def _idx_header(shape):
-  return struct.pack(f">{1 + len(shape)}I", 0x0800 | len(shape), *shape)
+    return struct.pack(f">{1 + len(shape)}I", 0x0800 | len(shape), *shape)
 
 
 def parse_idx(content, shape, path):
-  """The uint8 array of `shape` in the content of an IDX file.
+    """The uint8 array of `shape` in the content of an IDX file.
 
-  Raises:
-    DataError: if magic number, shape or length differ; `path` is named.
-  """
-  header = _idx_header(shape)
-  if content[:4] != header[:4]:
-    raise DataError(
-        f"expected the IDX magic number 0x{header[:4].hex()} in {path}, received"
-        f" 0x{content[:4].hex()}; this is another kind of file, download it again"
-    )
-  if content[4 : len(header)] != header[4:]:
-    received = tuple(
-        int.from_bytes(content[i : i + 4], "big")
-        for i in range(4, len(header), 4)
-    )
-    raise DataError(
-        f"expected shape {shape} in {path}, received {received}; this is not the"
-        " original file, download it again"
-    )
-  if len(content) != len(header) + np.prod(shape):
-    raise DataError(
-        f"expected {len(header) + np.prod(shape)} bytes for shape {shape} in"
-        f" {path}, received {len(content)}; download it again"
-    )
-  return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+    Raises:
+      DataError: if magic number, shape or length differ; `path` is named.
+    """
+    header = _idx_header(shape)
+    if content[:4] != header[:4]:
+        raise DataError(
+            f"expected the IDX magic number 0x{header[:4].hex()} in {path}, received"
+            f" 0x{content[:4].hex()}; this is another kind of file, download it again"
+        )
+    if content[4 : len(header)] != header[4:]:
+        received = tuple(
+            int.from_bytes(content[i : i + 4], "big") for i in range(4, len(header), 4)
+        )
+        raise DataError(
+            f"expected shape {shape} in {path}, received {received}; this is not the"
+            " original file, download it again"
+        )
+    if len(content) != len(header) + np.prod(shape):
+        raise DataError(
+            f"expected {len(header) + np.prod(shape)} bytes for shape {shape} in"
+            f" {path}, received {len(content)}; download it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
 def _tfds_idx(family):
-  splits = {"train": "train", "test": "t10k"}
-  arrays, _ = read_tfds(family, splits, encode=lambda images: images[..., 0])
-  results = []
-  for split, part in splits.items():
-    keys = range(IDX_COUNTS[part])
-    stored = (arrays[split]["image"], arrays[split]["label"].astype(np.uint8))
-    restored = [restore_order(a, keys, split, family) for a in stored]
-    for name, array in zip(_idx_files(part, len(keys)), restored):
-      _check_digest(
-          _idx_header(array.shape) + array.tobytes(),
-          IDX_MD5[family][name],
-          _tfds_place(family, split),
-          family,
-          "md5",
-      )
-    results.append(tuple(restored))
-  return tuple(results)
+    splits = {"train": "train", "test": "t10k"}
+    arrays, _ = read_tfds(family, splits, encode=lambda images: images[..., 0])
+    results = []
+    for split, part in splits.items():
+        keys = range(IDX_COUNTS[part])
+        stored = (arrays[split]["image"], arrays[split]["label"].astype(np.uint8))
+        restored = [restore_order(a, keys, split, family) for a in stored]
+        for name, array in zip(_idx_files(part, len(keys)), restored):
+            _check_digest(
+                _idx_header(array.shape) + array.tobytes(),
+                IDX_MD5[family][name],
+                _tfds_place(family, split),
+                family,
+                "md5",
+            )
+        results.append(tuple(restored))
+    return tuple(results)
 
 
 # Larochelle's binarised MNIST -------------------------------------------------
 
 
 def load_binarized_mnist(data_dir=None):
-  """Larochelle's fixed binarisation of MNIST, in his order, without labels.
+    """Larochelle's fixed binarisation of MNIST, in his order, without labels.
 
-  Returns:
-    {"train": uint8 (50000, 28, 28), "valid": (10000, 28, 28), "test": (10000,
-    28, 28)} of zeros and ones.
+    Returns:
+      {"train": uint8 (50000, 28, 28), "valid": (10000, 28, 28), "test": (10000,
+      28, 28)} of zeros and ones.
 
-  Raises:
-    DataError: if a file is missing, damaged or another one.
-  """
-  family = "binarized_mnist"
-  splits = {"train": "train", "valid": "validation", "test": "test"}
-  if data_dir is None:
-    arrays, _ = read_tfds(family, splits.values())
-  images = {}
-  for part, count in AMAT_COUNTS.items():
+    Raises:
+      DataError: if a file is missing, damaged or another one.
+    """
+    family = "binarized_mnist"
+    splits = {"train": "train", "valid": "validation", "test": "test"}
     if data_dir is None:
-      place = _tfds_place(family, splits[part])
-      pixels = restore_order(
-          arrays[splits[part]]["image"], range(count), splits[part], family
-      ).reshape(count, 784)
-    else:
-      place = find_file(data_dir, family, f"binarized_mnist_{part}.amat")
-      pixels = parse_amat(read_file(place), count, place)
-    packed = np.packbits(pixels, axis=1).tobytes()
-    _check_digest(packed, AMAT_SHA256[part], place, family)
-    images[part] = pixels.reshape(count, 28, 28)
-  return images
+        arrays, _ = read_tfds(family, splits.values())
+    images = {}
+    for part, count in AMAT_COUNTS.items():
+        if data_dir is None:
+            place = _tfds_place(family, splits[part])
+            pixels = restore_order(
+                arrays[splits[part]]["image"], range(count), splits[part], family
+            ).reshape(count, 784)
+        else:
+            place = find_file(data_dir, family, f"binarized_mnist_{part}.amat")
+            pixels = parse_amat(read_file(place), count, place)
+        packed = np.packbits(pixels, axis=1).tobytes()
+        _check_digest(packed, AMAT_SHA256[part], place, family)
+        images[part] = pixels.reshape(count, 28, 28)
+    return images
 
 
 _AMAT_TEXT = np.zeros(256, bool)
@@ -421,220 +413,216 @@ _AMAT_TEXT[list(b"01. \t\r\n")] = True
 
 
 def parse_amat(content, count, path):
-  """The uint8 (count, 784) zeros and ones of a text of such digits.
+    """The uint8 (count, 784) zeros and ones of a text of such digits.
 
-  Raises:
-    DataError: if there is other text, or another number of digits.
-  """
-  text = np.frombuffer(content, np.uint8)
-  known = _AMAT_TEXT[text]
-  if not known.all():
-    place = int(np.argmin(known))
-    raise DataError(
-        f"expected only 0 and 1, dots, blanks and line ends in {path}, received"
-        f" {bytes(text[place : place + 1])!r} at byte {place}; download it again"
-    )
-  digits = text[(text == ord("0")) | (text == ord("1"))]
-  if digits.size != count * 784:
-    raise DataError(
-        f"expected {count} x 784 = {count * 784} digits in {path}, received"
-        f" {digits.size}; download it again"
-    )
-  return (digits - ord("0")).reshape(count, 784)
+    Raises:
+      DataError: if there is other text, or another number of digits.
+    """
+    text = np.frombuffer(content, np.uint8)
+    known = _AMAT_TEXT[text]
+    if not known.all():
+        place = int(np.argmin(known))
+        raise DataError(
+            f"expected only 0 and 1, dots, blanks and line ends in {path}, received"
+            f" {bytes(text[place : place + 1])!r} at byte {place}; download it again"
+        )
+    digits = text[(text == ord("0")) | (text == ord("1"))]
+    if digits.size != count * 784:
+        raise DataError(
+            f"expected {count} x 784 = {count * 784} digits in {path}, received"
+            f" {digits.size}; download it again"
+        )
+    return (digits - ord("0")).reshape(count, 784)
 
 
 # Frey faces -------------------------------------------------------------------
 
 
 def load_frey_faces(data_dir=None):
-  """The Frey faces in the order of the film, uint8 (1965, 28, 20).
+    """The Frey faces in the order of the film, uint8 (1965, 28, 20).
 
-  Raises:
-    DataError: if frey_rawface.mat is missing, damaged or another file.
-  """
-  family = "frey_faces"
-  _need_folder(data_dir, family)
-  path = _search(data_dir, family, "frey_rawface.mat")
-  if path is None:
-    pickled = _search(data_dir, family, "freyfaces.pkl")
-    if pickled is not None:
-      raise DataError(
-          f"expected frey_rawface.mat, received {pickled}; pickles are never"
-          f" loaded, as they can run code; {FAMILIES[family].remedy}"
-      )
-  path = find_file(data_dir, family, "frey_rawface.mat")
-  faces = _read_mat(path, ("ff",))["ff"]
-  _check_array(faces, (560, FREY_COUNT), "u", f"variable ff of {path}", family)
-  faces = np.ascontiguousarray(faces.T.astype(np.uint8))
-  _check_digest(faces.tobytes(), FREY_SHA256, path, family)
-  return faces.reshape(-1, 28, 20)
+    Raises:
+      DataError: if frey_rawface.mat is missing, damaged or another file.
+    """
+    family = "frey_faces"
+    _need_folder(data_dir, family)
+    path = _search(data_dir, family, "frey_rawface.mat")
+    if path is None:
+        pickled = _search(data_dir, family, "freyfaces.pkl")
+        if pickled is not None:
+            raise DataError(
+                f"expected frey_rawface.mat, received {pickled}; pickles are never"
+                f" loaded, as they can run code; {FAMILIES[family].remedy}"
+            )
+    path = find_file(data_dir, family, "frey_rawface.mat")
+    faces = _read_mat(path, ("ff",))["ff"]
+    _check_array(faces, (560, FREY_COUNT), "u", f"variable ff of {path}", family)
+    faces = np.ascontiguousarray(faces.T.astype(np.uint8))
+    _check_digest(faces.tobytes(), FREY_SHA256, path, family)
+    return faces.reshape(-1, 28, 20)
 
 
 def _need_folder(data_dir, family):
-  if data_dir is None:
-    raise DataError(
-        f"expected data_dir (--data_dir) for {FAMILIES[family].title}, which"
-        " tensorflow-datasets does not have, received None;"
-        f" {FAMILIES[family].remedy} and name its folder"
-    )
+    if data_dir is None:
+        raise DataError(
+            f"expected data_dir (--data_dir) for {FAMILIES[family].title}, which"
+            " tensorflow-datasets does not have, received None;"
+            f" {FAMILIES[family].remedy} and name its folder"
+        )
 
 
 def _read_mat(path, names):
-  import scipy.io
+    import scipy.io
 
-  content = read_file(path)
-  try:
-    arrays = scipy.io.loadmat(io.BytesIO(content), variable_names=list(names))
-  # scipy's parser meets damaged files with errors of many classes.
-  except Exception as error:
-    raise DataError(
-        f"expected a MATLAB 5 file in {path}, received {type(error).__name__}:"
-        f" {error}; download it again"
-    ) from error
-  for name in names:
-    if name not in arrays:
-      raise DataError(
-          f"expected the variable {name} in {path}, received a file without it;"
-          " this is not the original file"
-      )
-  return arrays
+    content = read_file(path)
+    try:
+        arrays = scipy.io.loadmat(io.BytesIO(content), variable_names=list(names))
+    # scipy's parser meets damaged files with errors of many classes.
+    except Exception as error:
+        raise DataError(
+            f"expected a MATLAB 5 file in {path}, received {type(error).__name__}:"
+            f" {error}; download it again"
+        ) from error
+    for name in names:
+        if name not in arrays:
+            raise DataError(
+                f"expected the variable {name} in {path}, received a file without it;"
+                " this is not the original file"
+            )
+    return arrays
 
 
 def _check_array(array, shape, kinds, place, family):
-  if array.shape != shape or array.dtype.kind not in kinds:
-    raise DataError(
-        f"expected shape {shape} of kind {'/'.join(kinds)} in {place}, received"
-        f" {array.shape} of {array.dtype}; {FAMILIES[family].remedy}"
-    )
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise DataError(
+            f"expected shape {shape} of kind {'/'.join(kinds)} in {place}, received"
+            f" {array.shape} of {array.dtype}; {FAMILIES[family].remedy}"
+        )
 
 
 # OMNIGLOT ---------------------------------------------------------------------
 
 
 def load_chardata(data_dir=None):
-  """Burda's 28x28 OMNIGLOT from chardata.mat.
+    """Burda's 28x28 OMNIGLOT from chardata.mat.
 
-  The file is checked by shape and range only, as no published checksum of its
-  arrays is known.
+    The file is checked by shape and range only, as no published checksum of its
+    arrays is known.
 
-  Returns:
-    ((train images float32 (24345, 28, 28) in [0, 1], alphabets int32 (24345,)),
-     (test images (8070, 28, 28), alphabets (8070,))), upright, 1 = ink.
+    Returns:
+      ((train images float32 (24345, 28, 28) in [0, 1], alphabets int32 (24345,)),
+       (test images (8070, 28, 28), alphabets (8070,))), upright, 1 = ink.
 
-  Raises:
-    DataError: if the file is missing, damaged or another one.
-  """
-  family = "chardata"
-  _need_folder(data_dir, family)
-  path = find_file(data_dir, family, "chardata.mat")
-  targets = {"data": "target", "testdata": "testtarget"}
-  arrays = _read_mat(path, (*targets, *targets.values()))
-  parts = []
-  for name, count in CHARDATA_COUNTS.items():
-    pixels, one_hot = arrays[name], arrays[targets[name]]
-    place = f"variable {name} of {path}"
-    _check_array(pixels, (784, count), "fub", place, family)
-    if not (pixels.min() >= 0 and pixels.max() <= 1):
-      raise DataError(
-          f"expected values in [0, 1] in {place}, received [{pixels.min()},"
-          f" {pixels.max()}]; {FAMILIES[family].remedy}"
-      )
-    place = f"variable {targets[name]} of {path}"
-    _check_array(one_hot, (CHARDATA_ALPHABETS, count), "fubi", place, family)
-    if not (np.isin(one_hot, (0, 1)).all() and (one_hot.sum(axis=0) == 1).all()):
-      raise DataError(
-          f"expected one-hot columns in {place}, received others;"
-          f" {FAMILIES[family].remedy}"
-      )
-    # Each column is an image in Fortran order.
-    images = pixels.T.reshape(count, 28, 28).transpose(0, 2, 1)
-    labels = one_hot.argmax(axis=0).astype(np.int32)
-    parts.append((np.ascontiguousarray(images, np.float32), labels))
-  return tuple(parts)
+    Raises:
+      DataError: if the file is missing, damaged or another one.
+    """
+    family = "chardata"
+    _need_folder(data_dir, family)
+    path = find_file(data_dir, family, "chardata.mat")
+    targets = {"data": "target", "testdata": "testtarget"}
+    arrays = _read_mat(path, (*targets, *targets.values()))
+    parts = []
+    for name, count in CHARDATA_COUNTS.items():
+        pixels, one_hot = arrays[name], arrays[targets[name]]
+        place = f"variable {name} of {path}"
+        _check_array(pixels, (784, count), "fub", place, family)
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise DataError(
+                f"expected values in [0, 1] in {place}, received [{pixels.min()},"
+                f" {pixels.max()}]; {FAMILIES[family].remedy}"
+            )
+        place = f"variable {targets[name]} of {path}"
+        _check_array(one_hot, (CHARDATA_ALPHABETS, count), "fubi", place, family)
+        if not (np.isin(one_hot, (0, 1)).all() and (one_hot.sum(axis=0) == 1).all()):
+            raise DataError(
+                f"expected one-hot columns in {place}, received others; {FAMILIES[family].remedy}"
+            )
+        # Each column is an image in Fortran order.
+        images = pixels.T.reshape(count, 28, 28).transpose(0, 2, 1)
+        labels = one_hot.argmax(axis=0).astype(np.int32)
+        parts.append((np.ascontiguousarray(images, np.float32), labels))
+    return tuple(parts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Omniglot105:
-  """The original OMNIGLOT images.
+    """The original OMNIGLOT images.
 
-  Attributes:
-    image_bits: uint8 (1623, 20, 1379), character, drawer, packed 105x105 image
-      with 1 = paper; characters are numbered as in the names of the PNG files.
-    alphabet: int32 (1623,), index into `alphabet_names`.
-    alphabet_names: 50 names, ordered by their first character's number.
-  """
+    Attributes:
+      image_bits: uint8 (1623, 20, 1379), character, drawer, packed 105x105 image
+        with 1 = paper; characters are numbered as in the names of the PNG files.
+      alphabet: int32 (1623,), index into `alphabet_names`.
+      alphabet_names: 50 names, ordered by their first character's number.
+    """
 
-  image_bits: np.ndarray
-  alphabet: np.ndarray
-  alphabet_names: tuple[str, ...]
+    image_bits: np.ndarray
+    alphabet: np.ndarray
+    alphabet_names: tuple[str, ...]
 
 
 def load_omniglot105(data_dir=None):
-  """All 32,460 images as an `Omniglot105`.
+    """All 32,460 images as an `Omniglot105`.
 
-  Args:
-    data_dir: folder of omniglot105.npz, or of the two official zip files; None
-      for tensorflow-datasets. All three give the same arrays.
+    Args:
+      data_dir: folder of omniglot105.npz, or of the two official zip files; None
+        for tensorflow-datasets. All three give the same arrays.
 
-  Raises:
-    DataError: if a file is missing, damaged or another one.
-  """
-  family = "omniglot"
-  if data_dir is None:
-    characters, place = _tfds_omniglot(), f"tensorflow-datasets' {family}"
-  elif (place := _search(data_dir, family, "omniglot105.npz")) is not None:
-    characters = _read_omniglot_npz(place)
-  else:
-    characters, place = {}, data_dir
-    first = 1
-    for part, count in OMNIGLOT_CHARACTERS.items():
-      path = find_file(data_dir, family, f"images_{part}.zip")
-      characters.update(read_omniglot_zip(path, range(first, first + count)))
-      first += count
-  names = list(dict.fromkeys(name for name, _ in characters.values()))
-  bits = np.stack([images for _, images in characters.values()])
-  _check_digest(bits.tobytes(), OMNIGLOT_SHA256, place, family)
-  return Omniglot105(
-      image_bits=bits,
-      alphabet=np.array(
-          [names.index(name) for name, _ in characters.values()], np.int32
-      ),
-      alphabet_names=tuple(names),
-  )
+    Raises:
+      DataError: if a file is missing, damaged or another one.
+    """
+    family = "omniglot"
+    if data_dir is None:
+        characters, place = _tfds_omniglot(), f"tensorflow-datasets' {family}"
+    elif (place := _search(data_dir, family, "omniglot105.npz")) is not None:
+        characters = _read_omniglot_npz(place)
+    else:
+        characters, place = {}, data_dir
+        first = 1
+        for part, count in OMNIGLOT_CHARACTERS.items():
+            path = find_file(data_dir, family, f"images_{part}.zip")
+            characters.update(read_omniglot_zip(path, range(first, first + count)))
+            first += count
+    names = list(dict.fromkeys(name for name, _ in characters.values()))
+    bits = np.stack([images for _, images in characters.values()])
+    _check_digest(bits.tobytes(), OMNIGLOT_SHA256, place, family)
+    return Omniglot105(
+        image_bits=bits,
+        alphabet=np.array([names.index(name) for name, _ in characters.values()], np.int32),
+        alphabet_names=tuple(names),
+    )
 
 
 def _read_omniglot_npz(path):
-  """{character number: (alphabet, packed images uint8 (20, 1379))}."""
-  count = sum(OMNIGLOT_CHARACTERS.values())
-  packed = (OMNIGLOT_SIZE**2 + 7) // 8
-  content = read_file(path)
-  try:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-      bits, alphabet, names = (
-          arrays[key] for key in ("image_bits", "alphabet", "alphabet_names")
-      )
-  # numpy's and zipfile's parsers meet damaged files with errors of many classes.
-  except Exception as error:
-    raise DataError(
-        f"expected an .npz of image_bits, alphabet and alphabet_names in {path},"
-        f" received {type(error).__name__}: {error}; get it again, or"
-        f" {FAMILIES['omniglot'].remedy}"
-    ) from error
-  for key, array, shape, kinds in (
-      ("image_bits", bits, (count, OMNIGLOT_DRAWERS, packed), "u"),
-      ("alphabet", alphabet, (count,), "ui"),
-      ("alphabet_names", names, (OMNIGLOT_ALPHABETS,), "U"),
-  ):
-    _check_array(array, shape, kinds, f"array {key} of {path}", "omniglot")
-  if alphabet.min() < 0 or alphabet.max() >= len(names):
-    raise DataError(
-        f"expected alphabet indices below {len(names)} in {path}, received"
-        f" {alphabet.min()} to {alphabet.max()}; {FAMILIES['omniglot'].remedy}"
-    )
-  return {
-      number: (str(names[alphabet[i]]), bits[i])
-      for i, number in enumerate(range(1, count + 1))
-  }
+    """{character number: (alphabet, packed images uint8 (20, 1379))}."""
+    count = sum(OMNIGLOT_CHARACTERS.values())
+    packed = (OMNIGLOT_SIZE**2 + 7) // 8
+    content = read_file(path)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            bits, alphabet, names = (
+                arrays[key] for key in ("image_bits", "alphabet", "alphabet_names")
+            )
+    # numpy's and zipfile's parsers meet damaged files with errors of many classes.
+    except Exception as error:
+        raise DataError(
+            f"expected an .npz of image_bits, alphabet and alphabet_names in {path},"
+            f" received {type(error).__name__}: {error}; get it again, or"
+            f" {FAMILIES['omniglot'].remedy}"
+        ) from error
+    for key, array, shape, kinds in (
+        ("image_bits", bits, (count, OMNIGLOT_DRAWERS, packed), "u"),
+        ("alphabet", alphabet, (count,), "ui"),
+        ("alphabet_names", names, (OMNIGLOT_ALPHABETS,), "U"),
+    ):
+        _check_array(array, shape, kinds, f"array {key} of {path}", "omniglot")
+    if alphabet.min() < 0 or alphabet.max() >= len(names):
+        raise DataError(
+            f"expected alphabet indices below {len(names)} in {path}, received"
+            f" {alphabet.min()} to {alphabet.max()}; {FAMILIES['omniglot'].remedy}"
+        )
+    return {
+        number: (str(names[alphabet[i]]), bits[i]) for i, number in enumerate(range(1, count + 1))
+    }
 
 
 _OMNIGLOT_PNG = re.compile(
@@ -644,95 +632,93 @@ _OMNIGLOT_PNG = re.compile(
 
 
 def read_omniglot_zip(path, numbers):
-  """Reads an official zip file of PNG images.
+    """Reads an official zip file of PNG images.
 
-  Args:
-    path: the file.
-    numbers: the character numbers that it must hold, each by 20 drawers.
+    Args:
+      path: the file.
+      numbers: the character numbers that it must hold, each by 20 drawers.
 
-  Returns:
-    {character number: (alphabet, packed images uint8 (20, 1379))}.
+    Returns:
+      {character number: (alphabet, packed images uint8 (20, 1379))}.
 
-  Raises:
-    DataError: if the zip file or a PNG is damaged, or others are in it.
-  """
-  import tensorflow as tf
+    Raises:
+      DataError: if the zip file or a PNG is damaged, or others are in it.
+    """
+    import tensorflow as tf
 
-  pages, alphabets = {}, {}
-  try:
-    with zipfile.ZipFile(io.BytesIO(read_file(path))) as archive:
-      for name in archive.namelist():
-        match = _OMNIGLOT_PNG.fullmatch(name)
-        if match:
-          number, drawer = int(match["number"]), int(match["drawer"])
-          page = tf.io.decode_png(archive.read(name), channels=1).numpy()
-          pages[number, drawer] = page[..., 0] > 127
-          alphabets[number] = match["alphabet"]
-  except (
-      zipfile.BadZipFile,
-      zlib.error,
-      EOFError,
-      NotImplementedError,
-      RuntimeError,  # an encrypted member
-      tf.errors.InvalidArgumentError,
-  ) as error:
-    raise DataError(
-        f"expected a zip file of PNG images in {path}, received"
-        f" {type(error).__name__}: {error}; download it again"
-    ) from error
-  drawers = range(1, OMNIGLOT_DRAWERS + 1)
-  wanted = {(number, drawer) for number in numbers for drawer in drawers}
-  if set(pages) != wanted:
-    raise DataError(
-        f"expected the {len(wanted)} images of characters {numbers[0]} to"
-        f" {numbers[-1]} in {path}, received {len(wanted & set(pages))} of them"
-        f" and {len(set(pages) - wanted)} others; {FAMILIES['omniglot'].remedy}"
-    )
-  sizes = {page.shape for page in pages.values()}
-  if sizes != {(OMNIGLOT_SIZE, OMNIGLOT_SIZE)}:
-    raise DataError(
-        f"expected images of {OMNIGLOT_SIZE}x{OMNIGLOT_SIZE} in {path}, received"
-        f" {sorted(sizes)}; {FAMILIES['omniglot'].remedy}"
-    )
-  return {
-      number: (
-          alphabets[number],
-          np.stack([np.packbits(pages[number, drawer]) for drawer in drawers]),
-      )
-      for number in numbers
-  }
+    pages, alphabets = {}, {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_file(path))) as archive:
+            for name in archive.namelist():
+                match = _OMNIGLOT_PNG.fullmatch(name)
+                if match:
+                    number, drawer = int(match["number"]), int(match["drawer"])
+                    page = tf.io.decode_png(archive.read(name), channels=1).numpy()
+                    pages[number, drawer] = page[..., 0] > 127
+                    alphabets[number] = match["alphabet"]
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,  # an encrypted member
+        tf.errors.InvalidArgumentError,
+    ) as error:
+        raise DataError(
+            f"expected a zip file of PNG images in {path}, received"
+            f" {type(error).__name__}: {error}; download it again"
+        ) from error
+    drawers = range(1, OMNIGLOT_DRAWERS + 1)
+    wanted = {(number, drawer) for number in numbers for drawer in drawers}
+    if set(pages) != wanted:
+        raise DataError(
+            f"expected the {len(wanted)} images of characters {numbers[0]} to"
+            f" {numbers[-1]} in {path}, received {len(wanted & set(pages))} of them"
+            f" and {len(set(pages) - wanted)} others; {FAMILIES['omniglot'].remedy}"
+        )
+    sizes = {page.shape for page in pages.values()}
+    if sizes != {(OMNIGLOT_SIZE, OMNIGLOT_SIZE)}:
+        raise DataError(
+            f"expected images of {OMNIGLOT_SIZE}x{OMNIGLOT_SIZE} in {path}, received"
+            f" {sorted(sizes)}; {FAMILIES['omniglot'].remedy}"
+        )
+    return {
+        number: (
+            alphabets[number],
+            np.stack([np.packbits(pages[number, drawer]) for drawer in drawers]),
+        )
+        for number in numbers
+    }
 
 
 def _tfds_omniglot():
-  """{character number: (alphabet, packed images uint8 (20, 1379))}."""
-  family, splits = "omniglot", ("train", "test")
-  arrays, features = read_tfds(
-      family,
-      splits,
-      encode=lambda images: np.packbits(
-          images[..., 0].reshape(len(images), -1) > 127, axis=1
-      ),
-  )
-  characters = {}
-  for split in splits:
-    examples = arrays[split]
-    _, firsts = np.unique(examples["label"], return_index=True)
-    names = {
-        int(examples["label"][i]) + 1: (
-            features["alphabet"].int2str(int(examples["alphabet"][i])),
-            int(examples["alphabet_char_id"][i]),
-        )
-        for i in firsts
-    }
-    keys = [
-        f"{alphabet}_{character}_{number:04d}_{drawer:02d}.png"
-        for number, (alphabet, character) in names.items()
-        for drawer in range(1, OMNIGLOT_DRAWERS + 1)
-    ]
-    bits = restore_order(examples["image"], keys, split, family)
-    bits = bits.reshape(len(names), OMNIGLOT_DRAWERS, -1)
-    characters.update(
-        (number, (alphabet, images))
-        for (number, (alphabet, _)), images in zip(names.items(), bits)
+    """{character number: (alphabet, packed images uint8 (20, 1379))}."""
+    family, splits = "omniglot", ("train", "test")
+    arrays, features = read_tfds(
+        family,
+        splits,
+        encode=lambda images: np.packbits(images[..., 0].reshape(len(images), -1) > 127, axis=1),
     )
-  return characters
+    characters = {}
+    for split in splits:
+        examples = arrays[split]
+        _, firsts = np.unique(examples["label"], return_index=True)
+        names = {
+            int(examples["label"][i]) + 1: (
+                features["alphabet"].int2str(int(examples["alphabet"][i])),
+                int(examples["alphabet_char_id"][i]),
+            )
+            for i in firsts
+        }
+        keys = [
+            f"{alphabet}_{character}_{number:04d}_{drawer:02d}.png"
+            for number, (alphabet, character) in names.items()
+            for drawer in range(1, OMNIGLOT_DRAWERS + 1)
+        ]
+        bits = restore_order(examples["image"], keys, split, family)
+        bits = bits.reshape(len(names), OMNIGLOT_DRAWERS, -1)
+        characters.update(
+            (number, (alphabet, images))
+            for (number, (alphabet, _)), images in zip(names.items(), bits)
+        )
+    return characters

@@ -7,11 +7,14 @@ tfd = tfp.distributions
 
 
 class _IndependentPixels(tfd.Distribution):
-    """What pixel distributions share: the last `event_rank` axes of the parameters are one event."""
+    """What pixel distributions share: the last `event_rank` axes of the parameters are one
+    event."""
 
     def __init__(self, parameter, event_rank, validate_args, parameters, name):
         if event_rank < 0 or event_rank > parameter.shape.rank:
-            raise ValueError(f"expected 0 <= event_rank <= {parameter.shape.rank}, the rank of the parameters. Received: event_rank={event_rank}")
+            raise ValueError(
+                f"expected 0 <= event_rank <= {parameter.shape.rank}, the rank of the parameters. Received: event_rank={event_rank}"
+            )
         self._parameter = parameter
         self._event_rank = event_rank
         super().__init__(
@@ -42,14 +45,18 @@ class _IndependentPixels(tfd.Distribution):
 class Bernoulli(_IndependentPixels):
     """Binary pixels. Values between 0 and 1 are accepted and give the cross-entropy.
 
-    `log p(x) = sum_d x_d l_d - softplus(l_d)` with logits l. `logit_limit` clips the logits, as authors do who clip means: a mean in
-    [1e-5, 1 - 1e-5] is a logit within 11.51.
+    `log p(x) = sum_d x_d l_d - softplus(l_d)` with logits l. `logit_limit` clips the logits, as
+    authors do who clip means: a mean in [1e-5, 1 - 1e-5] is a logit within 11.51.
     """
 
-    def __init__(self, logits, event_rank=1, logit_limit=None, validate_args=False, name="Bernoulli"):
+    def __init__(
+        self, logits, event_rank=1, logit_limit=None, validate_args=False, name="Bernoulli"
+    ):
         parameters = dict(locals())
         logits = tf.convert_to_tensor(logits)
-        self._logits = logits if logit_limit is None else tf.clip_by_value(logits, -logit_limit, logit_limit)
+        self._logits = (
+            logits if logit_limit is None else tf.clip_by_value(logits, -logit_limit, logit_limit)
+        )
         super().__init__(self._logits, event_rank, validate_args, parameters, name)
 
     @property
@@ -68,33 +75,48 @@ class Bernoulli(_IndependentPixels):
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], tf.shape(self._logits)], 0)
         seed = tfp.random.sanitize_seed(seed)
-        return tf.cast(tf.random.stateless_uniform(shape, seed, dtype=self.dtype) < self._mean(), self.dtype)
+        return tf.cast(
+            tf.random.stateless_uniform(shape, seed, dtype=self.dtype) < self._mean(), self.dtype
+        )
 
 
 class DiscretizedLogistic(_IndependentPixels):
     """A logistic distribution of pixel intensities, discretised into 256 bins `[k/256, (k+1)/256)`.
 
-    Values are in [0, 1) and count by the bin that they fall in (`floor(256 x)`), so (k + 0.5)/256 is safe for grey level k.
+    Values are in [0, 1) and count by the bin that they fall in (`floor(256 x)`), so (k + 0.5)/256
+    is safe for grey level k.
 
     #### Mathematical details
 
-    With a = (k/256 - mu)/s and b = ((k+1)/256 - mu)/s, a bin has mass sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), which
-    is summed as logarithms and stays finite however far the value lies from the mean.
+    With a = (k/256 - mu)/s and b = ((k+1)/256 - mu)/s, a bin has mass sigmoid(b) - sigmoid(a) =
+    sigmoid(b) sigmoid(-a) (1 - exp(a - b)), which is summed as logarithms and stays finite however
+    far the value lies from the mean.
 
     Args:
       loc: mu, `[..., *event]`, between 0 and 1.
       log_scale: log s, `[..., *event]`.
       open_tails: whether the bins 0 and 255 extend to infinity, so that the 256 masses sum to one.
-      offset: added to each mass before the logarithm. Tomczak & Welling's code has `open_tails=False, offset=1e-7`; it is not normalised.
+      offset: added to each mass before the logarithm. Tomczak & Welling's code has
+        `open_tails=False, offset=1e-7`; it is not normalised.
 
     #### References
 
-    Kingma et al., Improving variational inference with inverse autoregressive flow, 2016, appendix; Salimans et al., PixelCNN++, 2017.
+    Kingma et al., Improving variational inference with inverse autoregressive flow, 2016,
+    appendix; Salimans et al., PixelCNN++, 2017.
     """
 
     num_bins = 256
 
-    def __init__(self, loc, log_scale, event_rank=1, open_tails=True, offset=0.0, validate_args=False, name="DiscretizedLogistic"):
+    def __init__(
+        self,
+        loc,
+        log_scale,
+        event_rank=1,
+        open_tails=True,
+        offset=0.0,
+        validate_args=False,
+        name="DiscretizedLogistic",
+    ):
         parameters = dict(locals())
         self._loc = tf.convert_to_tensor(loc)
         self._log_scale = tf.convert_to_tensor(log_scale)
@@ -109,9 +131,17 @@ class DiscretizedLogistic(_IndependentPixels):
         upper = lower + inverse_scale / self.num_bins
         log_below_upper = -tf.nn.softplus(-upper)  # log sigmoid(b)
         log_above_lower = -tf.nn.softplus(lower)  # log sigmoid(-a)
-        log_mass = log_below_upper + log_above_lower + tf.math.log(-tf.math.expm1(-inverse_scale / self.num_bins))
+        log_mass = (
+            log_below_upper
+            + log_above_lower
+            + tf.math.log(-tf.math.expm1(-inverse_scale / self.num_bins))
+        )
         if self._open_tails:
-            log_mass = tf.where(level == 0.0, log_below_upper, tf.where(level == self.num_bins - 1.0, log_above_lower, log_mass))
+            log_mass = tf.where(
+                level == 0.0,
+                log_below_upper,
+                tf.where(level == self.num_bins - 1.0, log_above_lower, log_mass),
+            )
         if self._offset:
             log_mass = tf.math.log(tf.exp(log_mass) + self._offset)
         return self._sum_event(log_mass)
@@ -122,7 +152,11 @@ class DiscretizedLogistic(_IndependentPixels):
 
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], tf.shape(self._loc)], 0)
-        uniform = tf.random.stateless_uniform(shape, tfp.random.sanitize_seed(seed), minval=1e-6, maxval=1.0 - 1e-6, dtype=self.dtype)
-        continuous = self._loc + tf.exp(self._log_scale) * (tf.math.log(uniform) - tf.math.log1p(-uniform))
+        uniform = tf.random.stateless_uniform(
+            shape, tfp.random.sanitize_seed(seed), minval=1e-6, maxval=1.0 - 1e-6, dtype=self.dtype
+        )
+        continuous = self._loc + tf.exp(self._log_scale) * (
+            tf.math.log(uniform) - tf.math.log1p(-uniform)
+        )
         level = tf.clip_by_value(tf.floor(continuous * self.num_bins), 0.0, self.num_bins - 1.0)
         return (level + 0.5) / self.num_bins

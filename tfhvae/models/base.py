@@ -1,4 +1,5 @@
-"""What every model shares: the training step, the test step, noise, saving. A model adds `trace` and `generate`."""
+"""What every model shares: the training step, the test step, noise, saving. A model adds `trace`
+and `generate`."""
 
 import abc
 from typing import NamedTuple
@@ -21,9 +22,12 @@ class Generation(NamedTuple):
 
 
 def stateless_seed(seed, *stream):
-    """A stateless seed `[2]` (int32) from an integer or `[2]` seed and a path of integers: another path, an independent stream."""
+    """A stateless seed `[2]` (int32) from an integer or `[2]` seed and a path of integers: another
+    path, an independent stream."""
     seed = tf.convert_to_tensor(seed)
-    seed = tf.cast(tf.stack([seed, tf.zeros_like(seed)]) if seed.shape.rank == 0 else seed, tf.int32)
+    seed = tf.cast(
+        tf.stack([seed, tf.zeros_like(seed)]) if seed.shape.rank == 0 else seed, tf.int32
+    )
     for index in stream:
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(index, tf.int32))
     return seed
@@ -32,7 +36,8 @@ def stateless_seed(seed, *stream):
 class LatentVariableModel(keras.Model):
     """A generative model p(x, z) with an inference model q(z|x).
 
-    Subclasses define `noise_shapes`, `trace`, `decode` and `generate`, make their layers in `__init__` and end it with `self.build_from_event_shape()`.
+    Subclasses define `noise_shapes`, `trace`, `decode` and `generate`, make their layers in
+    `__init__` and end it with `self.build_from_event_shape()`.
 
     Args:
       event_shape: shape of one image, `(height, width, channels)`.
@@ -45,7 +50,8 @@ class LatentVariableModel(keras.Model):
         self._is_evaluating = False
         self._seeds = keras.random.SeedGenerator(seed=0)
 
-    # What a model says of itself -------------------------------------------------------------------------------------------------
+    # What a model says of itself
+    # -------------------------------------------------------------------------------------------------
 
     @property
     @abc.abstractmethod
@@ -58,8 +64,10 @@ class LatentVariableModel(keras.Model):
 
         Args:
           x: `[B, *event]`.
-          num_samples: S, samples of the latent variables for each example; ignored when `noise` is given.
-          noise: `{site: [S, B, units]}` as from `self.noise`; drawn from the model's own stream when None.
+          num_samples: S, samples of the latent variables for each example; ignored when `noise` is
+            given.
+          noise: `{site: [S, B, units]}` as from `self.noise`; drawn from the model's own stream
+            when None.
           values: `{site: [S, B, units]}` of latent variables that are evaluated instead of drawn.
           training: whether normalisation and dropout layers are in training mode.
         """
@@ -70,14 +78,19 @@ class LatentVariableModel(keras.Model):
 
     @abc.abstractmethod
     def generate(self, num_samples=1, latents=None, seed=None) -> Generation:
-        """Draws images. Sites named in `latents` (`{site: [N, units]}`) are clamped, the others drawn from p; then N replaces `num_samples`."""
+        """Draws images. Sites named in `latents` (`{site: [N, units]}`) are clamped, the others
+        drawn from p; then N replaces `num_samples`."""
 
-    # Noise -----------------------------------------------------------------------------------------------------------------------
+    # Noise
+    # -----------------------------------------------------------------------------------------------------------------------
 
     def noise(self, seed, batch_size, num_samples=1):
-        """Standard normal noise `{site: [S, B, units]}` for one trace: a function of the seed alone."""
+        """Standard normal noise `{site: [S, B, units]}` for one trace: a function of the seed
+        alone."""
         return {
-            site: tf.random.stateless_normal([num_samples, batch_size, *shape], stateless_seed(seed, index))
+            site: tf.random.stateless_normal(
+                [num_samples, batch_size, *shape], stateless_seed(seed, index)
+            )
             for index, (site, shape) in enumerate(self.noise_shapes.items())
         }
 
@@ -89,10 +102,12 @@ class LatentVariableModel(keras.Model):
         """`noise` itself, or a fresh draw where it is None."""
         return self.noise(self.next_seed(), tf.shape(x)[0], num_samples) if noise is None else noise
 
-    # Keras -----------------------------------------------------------------------------------------------------------------------
+    # Keras
+    # -----------------------------------------------------------------------------------------------------------------------
 
     def build_from_event_shape(self):
-        """Makes every weight now, so that saving, loading and resuming never meet a model without weights."""
+        """Makes every weight now, so that saving, loading and resuming never meet a model without
+        weights."""
         x = tf.zeros([2, *self.event_shape])
         self.trace(x, noise=self.noise(0, 2))
         self.built = True
@@ -106,38 +121,68 @@ class LatentVariableModel(keras.Model):
         trace = self.trace(x, training=training)
         return self.decode({name: site.value[0] for name, site in trace.sites.items()}).mean()
 
-    def compile(self, optimizer="adam", objective=None, seed=0, jit_compile=True, steps_per_execution=1, run_eagerly=False):
+    def compile(
+        self,
+        optimizer="adam",
+        objective=None,
+        seed=0,
+        jit_compile=True,
+        steps_per_execution=1,
+        run_eagerly=False,
+    ):
         """Sets up training with `fit`.
 
         Args:
           objective: a `tfhvae.objectives.Objective`.
-          seed: of the noise, which is a function of (seed, step): a resumed run draws what an uninterrupted one would have drawn.
-          jit_compile: whether forward pass, backward pass and update are compiled by XLA; random numbers stay outside, where they are faster.
+          seed: of the noise, which is a function of (seed, step): a resumed run draws what an
+            uninterrupted one would have drawn.
+          jit_compile: whether forward pass, backward pass and update are compiled by XLA; random
+            numbers stay outside, where they are faster.
         """
-        super().compile(optimizer=optimizer, jit_compile=False, steps_per_execution=steps_per_execution, run_eagerly=run_eagerly)
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=False,
+            steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly,
+        )
         self.objective = objective
         self.training_seed = seed
         probe = self.trace(tf.zeros([1, *self.event_shape]), noise=self.noise(0, 1))
         units = {name: site.kl.shape[-1] for name, site in probe.sites.items()}
-        self.train_means = diagnostics.StepMeans([*objective.metric_names(self), "learning_rate", "gradient_norm"], units, name="train_means")
-        self.test_means = diagnostics.StepMeans(objective.metric_names(self), units, name="test_means")
-        self.posterior_moments = diagnostics.PosteriorMoments(
-            {name: site.q_mean.shape[2:].num_elements() for name, site in probe.sites.items()}, name="posterior_moments"
+        self.train_means = diagnostics.StepMeans(
+            [*objective.metric_names(self), "learning_rate", "gradient_norm"],
+            units,
+            name="train_means",
         )
-        # Under several replicas the update all-reduces gradients, which XLA cannot compile; forward and backward pass still are.
+        self.test_means = diagnostics.StepMeans(
+            objective.metric_names(self), units, name="test_means"
+        )
+        self.posterior_moments = diagnostics.PosteriorMoments(
+            {name: site.q_mean.shape[2:].num_elements() for name, site in probe.sites.items()},
+            name="posterior_moments",
+        )
+        # Under several replicas the update all-reduces gradients, which XLA cannot compile;
+        # forward and backward pass still are.
         self._replicas = self.distribute_strategy.num_replicas_in_sync
         jit = jit_compile and not run_eagerly
         self._compiled_gradients = tf.function(self._gradients, jit_compile=jit)
-        self._compiled_update = tf.function(self._update, jit_compile=jit) if self._replicas == 1 else self._update
+        self._compiled_update = (
+            tf.function(self._update, jit_compile=jit) if self._replicas == 1 else self._update
+        )
         self._compiled_test = tf.function(self._test, jit_compile=jit)
 
     def get_compile_config(self):
-        """Saved models hold weights and architecture; how they were trained stands in the experiment's configuration."""
+        """Saved models hold weights and architecture; how they were trained stands in the
+        experiment's configuration."""
         return None
 
     @property
     def metrics(self):
-        return [self.train_means, self.test_means, self.posterior_moments] if self.objective is not None else []
+        return (
+            [self.train_means, self.test_means, self.posterior_moments]
+            if self.objective is not None
+            else []
+        )
 
     def reset_metrics(self):
         for metric in self.metrics:
@@ -145,7 +190,8 @@ class LatentVariableModel(keras.Model):
                 metric.reset_state()
 
     def evaluate(self, *args, **kwargs):
-        """As in Keras, but the means of the training epoch that a validation ends are kept for callbacks to read."""
+        """As in Keras, but the means of the training epoch that a validation ends are kept for
+        callbacks to read."""
         self._is_evaluating = True
         try:
             return super().evaluate(*args, **kwargs)
@@ -154,7 +200,9 @@ class LatentVariableModel(keras.Model):
 
     def train_step(self, x):
         step = self.optimizer.iterations
-        noise = self.noise(self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example)
+        noise = self.noise(
+            self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example
+        )
         means = self._compiled_update(x, noise)
         self.train_means.update_state(means, step)
         return self.train_means.scalars()
@@ -169,19 +217,25 @@ class LatentVariableModel(keras.Model):
 
     def _step_seed(self, step, *stream):
         replica = tf.distribute.get_replica_context()
-        replica_id = replica.replica_id_in_sync_group if replica is not None and self._replicas > 1 else 0
+        replica_id = (
+            replica.replica_id_in_sync_group if replica is not None and self._replicas > 1 else 0
+        )
         return stateless_seed(self.training_seed, step, replica_id, *stream)
 
     def _gradients(self, x, noise):
         with tf.GradientTape() as tape:
-            loss, scalars, unit_kl = self.objective(self, x, noise, self.optimizer.iterations, training=True)
+            loss, scalars, unit_kl = self.objective(
+                self, x, noise, self.optimizer.iterations, training=True
+            )
             # Keras sums gradients over replicas; the loss is a mean over the local batch.
             scaled = self.optimizer.scale_loss(loss / self._replicas)
         gradients = tape.gradient(scaled, self.trainable_variables)
         return gradients, scalars, unit_kl
 
     def _update(self, x, noise):
-        gradients, scalars, unit_kl = self._gradients(x, noise) if self._replicas == 1 else self._compiled_gradients(x, noise)
+        gradients, scalars, unit_kl = (
+            self._gradients(x, noise) if self._replicas == 1 else self._compiled_gradients(x, noise)
+        )
         scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)
         scalars["gradient_norm"] = tf.linalg.global_norm(gradients) * self._replicas
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))

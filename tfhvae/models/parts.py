@@ -19,15 +19,18 @@ def he_normal():
 def check_choice(name, value, choices):
     """Returns `value`, or raises ValueError with the list of what exists."""
     if value not in choices:
-        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
+        raise ValueError(
+            f"expected {name} to be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}"
+        )
     return value
 
 
 class Prior(keras.layers.Layer):
     """The prior of the topmost latent variable, with the weights that it has.
 
-    "standard": N(0, I). "mixture": C Gaussians with learned means and variances. "vampprior": C Gaussians q(z|u_c) that the inference model
-    gives for learned pseudo-inputs u_c (Tomczak & Welling 2018, Eq. 9).
+    "standard": N(0, I). "mixture": C Gaussians with learned means and variances. "vampprior": C
+    Gaussians q(z|u_c) that the inference model gives for learned pseudo-inputs u_c (Tomczak &
+    Welling 2018, Eq. 9).
 
     Args:
       kind: one of `PRIORS`.
@@ -35,17 +38,35 @@ class Prior(keras.layers.Layer):
       event_shape: of the images, which is the shape of a pseudo-input.
       num_components: C.
       pseudo_input_init: `(mean, standard deviation)` of the pseudo-inputs' initial pixels.
-      train_pseudo_inputs: whether pseudo-inputs are learned; otherwise they stay as initialised or set by `set_pseudo_inputs`.
+      train_pseudo_inputs: whether pseudo-inputs are learned; otherwise they stay as initialised or
+        set by `set_pseudo_inputs`.
     """
 
-    def __init__(self, kind, units, event_shape, num_components=500, pseudo_input_init=(0.05, 0.01), train_pseudo_inputs=True, **kwargs):
+    def __init__(
+        self,
+        kind,
+        units,
+        event_shape,
+        num_components=500,
+        pseudo_input_init=(0.05, 0.01),
+        train_pseudo_inputs=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.kind = check_choice("prior", kind, PRIORS)
         if num_components < 1:
-            raise ValueError(f"expected num_components >= 1. Received: num_components={num_components}")
+            raise ValueError(
+                f"expected num_components >= 1. Received: num_components={num_components}"
+            )
         if kind == "mixture":
-            self.loc = self.add_weight(shape=(num_components, units), initializer=keras.initializers.RandomNormal(0.0, 1.0), name="loc")
-            self.log_scale = self.add_weight(shape=(num_components, units), initializer="zeros", name="log_scale")
+            self.loc = self.add_weight(
+                shape=(num_components, units),
+                initializer=keras.initializers.RandomNormal(0.0, 1.0),
+                name="loc",
+            )
+            self.log_scale = self.add_weight(
+                shape=(num_components, units), initializer="zeros", name="log_scale"
+            )
         if kind == "vampprior":
             self.raw_pseudo_inputs = self.add_weight(
                 shape=(num_components, *event_shape),
@@ -58,7 +79,11 @@ class Prior(keras.layers.Layer):
     @property
     def pseudo_inputs(self):
         """`[C, *event]`, between 0 and 1; None for other kinds."""
-        return tf.clip_by_value(tf.convert_to_tensor(self.raw_pseudo_inputs), 0.0, 1.0) if self.kind == "vampprior" else None
+        return (
+            tf.clip_by_value(tf.convert_to_tensor(self.raw_pseudo_inputs), 0.0, 1.0)
+            if self.kind == "vampprior"
+            else None
+        )
 
     def set_pseudo_inputs(self, images):
         """Sets the pseudo-inputs to `images` `[C, *event]`.
@@ -67,9 +92,13 @@ class Prior(keras.layers.Layer):
           ValueError: if the prior has none, or their shape is another.
         """
         if self.kind != "vampprior":
-            raise ValueError(f'expected a "vampprior" prior, which has pseudo-inputs. Received: prior={self.kind!r}')
+            raise ValueError(
+                f'expected a "vampprior" prior, which has pseudo-inputs. Received: prior={self.kind!r}'
+            )
         if tuple(images.shape) != tuple(self.raw_pseudo_inputs.shape):
-            raise ValueError(f"expected pseudo-inputs of shape {tuple(self.raw_pseudo_inputs.shape)}. Received: shape={tuple(images.shape)}")
+            raise ValueError(
+                f"expected pseudo-inputs of shape {tuple(self.raw_pseudo_inputs.shape)}. Received: shape={tuple(images.shape)}"
+            )
         self.raw_pseudo_inputs.assign(images)
 
     def distribution(self, encode):
@@ -83,16 +112,22 @@ class Prior(keras.layers.Layer):
     def sample(self, num_samples, units, encode, seed):
         """`[num_samples, units]`."""
         p = self.distribution(encode)
-        return tf.random.stateless_normal([num_samples, units], seed) if p is STANDARD_NORMAL else p.sample(num_samples, seed=seed)
+        return (
+            tf.random.stateless_normal([num_samples, units], seed)
+            if p is STANDARD_NORMAL
+            else p.sample(num_samples, seed=seed)
+        )
 
 
 def image_distribution(parameters, likelihood, logit_limit=None):
     """p(x|.) from a decoder's outputs.
 
     Args:
-      parameters: `[..., H, W, P * C]`, P parameters per pixel and channel (`NUM_PARAMETERS`), any real number.
-      likelihood: one of `LIKELIHOODS`. For "discretized_logistic" the mean is a sigmoid clipped to [1/512, 1 - 1/512] and the log-scale is
-        clipped to [-4.5, 0], as in Tomczak & Welling's code.
+      parameters: `[..., H, W, P * C]`, P parameters per pixel and channel (`NUM_PARAMETERS`), any
+        real number.
+      likelihood: one of `LIKELIHOODS`. For "discretized_logistic" the mean is a sigmoid clipped to
+        [1/512, 1 - 1/512] and the log-scale is clipped to [-4.5, 0], as in Tomczak & Welling's
+        code.
       logit_limit: clips Bernoulli logits; see `Bernoulli`.
     """
     parameters = tf.cast(parameters, tf.float32)
@@ -105,11 +140,15 @@ def image_distribution(parameters, likelihood, logit_limit=None):
 
 def flatten_event(x):
     """`[..., H, W, C]` to `[..., H * W * C]`."""
-    return tf.reshape(x, tf.concat([tf.shape(x)[:-3], [x.shape[-3] * x.shape[-2] * x.shape[-1]]], 0))
+    return tf.reshape(
+        x, tf.concat([tf.shape(x)[:-3], [x.shape[-3] * x.shape[-2] * x.shape[-1]]], 0)
+    )
 
 
 def unflatten_event(parameters, event_shape, likelihood):
     """`[..., P * H * W * C]` to `[..., H, W, P * C]`."""
     height, width, channels = event_shape
     leading = tf.shape(parameters)[:-1]
-    return tf.reshape(parameters, tf.concat([leading, [height, width, NUM_PARAMETERS[likelihood] * channels]], 0))
+    return tf.reshape(
+        parameters, tf.concat([leading, [height, width, NUM_PARAMETERS[likelihood] * channels]], 0)
+    )

@@ -2,7 +2,8 @@
 
     p(x, z1, z2) = p(x|z1, z2) p(z1|z2) p(z2)        q(z1, z2|x) = q(z1|x, z2) q(z2|x)
 
-The VampPrior, where used, is on z2: p(z2) = 1/C sum_c q(z2|u_c). `HVAE` has dense networks, `ConvHVAE` convolutional ones.
+The VampPrior, where used, is on z2: p(z2) = 1/C sum_c q(z2|u_c). `HVAE` has dense networks,
+  `ConvHVAE` convolutional ones.
 """
 
 import keras
@@ -15,7 +16,8 @@ from tfhvae.traces import Trace, draw
 
 
 class TwoLevelModel(LatentVariableModel):
-    """What the two-level models share: the record, and generation. Subclasses make networks and define four maps.
+    """What the two-level models share: the record, and generation. Subclasses make networks and
+    define four maps.
 
     Args: see `HVAE`.
 
@@ -37,7 +39,9 @@ class TwoLevelModel(LatentVariableModel):
     ):
         super().__init__(event_shape, **kwargs)
         if len(latent_dims) != 2:
-            raise ValueError(f"expected latent_dims to be (units of z1, units of z2). Received: latent_dims={latent_dims!r}")
+            raise ValueError(
+                f"expected latent_dims to be (units of z1, units of z2). Received: latent_dims={latent_dims!r}"
+            )
         self.config = {
             "likelihood": parts.check_choice("likelihood", likelihood, parts.LIKELIHOODS),
             "latent_dims": list(latent_dims),
@@ -52,11 +56,23 @@ class TwoLevelModel(LatentVariableModel):
         self.latent_dims = tuple(latent_dims)
         self.logit_limit = logit_limit
         self.prior = parts.Prior(
-            prior, latent_dims[1], self.event_shape, num_components, pseudo_input_init, train_pseudo_inputs, name="prior"
+            prior,
+            latent_dims[1],
+            self.event_shape,
+            num_components,
+            pseudo_input_init,
+            train_pseudo_inputs,
+            name="prior",
         )
 
         def head(units, name):
-            return GaussianHead(units, "clipped_log_variance", log_variance_limits, kernel_initializer=parts.he_normal(), name=name)
+            return GaussianHead(
+                units,
+                "clipped_log_variance",
+                log_variance_limits,
+                kernel_initializer=parts.he_normal(),
+                name=name,
+            )
 
         self.q_z1_head = head(latent_dims[0], "q_z1")
         self.q_z2_head = head(latent_dims[1], "q_z2")
@@ -71,7 +87,8 @@ class TwoLevelModel(LatentVariableModel):
         raise NotImplementedError(f"{type(self).__name__} defines no q(z2|x)")
 
     def encode_z1(self, x, z2, training=False):
-        """`(loc, scale)` of q(z1|x, z2), each `[S, B, units]`, for x `[B, *event]` and z2 `[S, B, units]`."""
+        """`(loc, scale)` of q(z1|x, z2), each `[S, B, units]`, for x `[B, *event]` and z2 `[S, B,
+        units]`."""
         raise NotImplementedError(f"{type(self).__name__} defines no q(z1|x, z2)")
 
     def prior_z1(self, z2, training=False):
@@ -83,7 +100,12 @@ class TwoLevelModel(LatentVariableModel):
         values = values or {}
         prior = self.prior.distribution(lambda u: self.encode_z2(u, training))
         z2 = draw(self.encode_z2(x, training), prior, noise["z2"], values.get("z2"))
-        z1 = draw(self.encode_z1(x, z2.value, training), self.prior_z1(z2.value, training), noise["z1"], values.get("z1"))
+        z1 = draw(
+            self.encode_z1(x, z2.value, training),
+            self.prior_z1(z2.value, training),
+            noise["z1"],
+            values.get("z1"),
+        )
         p_x = self.decode({"z2": z2.value, "z1": z1.value}, training)
         return Trace({"z2": z2, "z1": z1}, log_px=p_x.log_prob(x))
 
@@ -94,7 +116,9 @@ class TwoLevelModel(LatentVariableModel):
             num_samples = tf.shape(next(iter(given.values())))[0]
         z2 = given.get("z2")
         if z2 is None:
-            z2 = self.prior.sample(num_samples, self.latent_dims[1], self.encode_z2, stateless_seed(seed, 0))
+            z2 = self.prior.sample(
+                num_samples, self.latent_dims[1], self.encode_z2, stateless_seed(seed, 0)
+            )
         z1 = given.get("z1")
         if z1 is None:
             loc, scale = self.prior_z1(z2)
@@ -156,13 +180,20 @@ class HVAE(TwoLevelModel):
         self.q_z2_x = MLP((width, width), activation=None, gated=True, name="q_z2_x")
         self.q_z1_x = GatedDense(width, name="q_z1_x")
         self.q_z1_z2 = GatedDense(width, name="q_z1_z2")
-        self.q_z1_joint = JointDense(width, gated=True, kernel_initializer=parts.he_normal(), name="q_z1_joint")
+        self.q_z1_joint = JointDense(
+            width, gated=True, kernel_initializer=parts.he_normal(), name="q_z1_joint"
+        )
         self.p_z1_z2 = MLP((width, width), activation=None, gated=True, name="p_z1_z2")
         self.p_x_z1 = GatedDense(width, name="p_x_z1")
         self.p_x_z2 = GatedDense(width, name="p_x_z2")
-        self.p_x_joint = JointDense(width, gated=True, kernel_initializer=parts.he_normal(), name="p_x_joint")
+        self.p_x_joint = JointDense(
+            width, gated=True, kernel_initializer=parts.he_normal(), name="p_x_joint"
+        )
         self.pixels = keras.layers.Dense(
-            pixels * parts.NUM_PARAMETERS[likelihood], kernel_initializer=parts.he_normal(), dtype=self.dtype_policy, name="pixels"
+            pixels * parts.NUM_PARAMETERS[likelihood],
+            kernel_initializer=parts.he_normal(),
+            dtype=self.dtype_policy,
+            name="pixels",
         )
         self.build_from_event_shape()
 
@@ -170,7 +201,9 @@ class HVAE(TwoLevelModel):
         return self.q_z2_head(self.q_z2_x(parts.flatten_event(x), training=training))
 
     def encode_z1(self, x, z2, training=False):
-        return self.q_z1_head(self.q_z1_joint([self.q_z1_x(parts.flatten_event(x)), self.q_z1_z2(z2)]))
+        return self.q_z1_head(
+            self.q_z1_joint([self.q_z1_x(parts.flatten_event(x)), self.q_z1_z2(z2)])
+        )
 
     def prior_z1(self, z2, training=False):
         return self.p_z1_head(self.p_z1_z2(z2, training=training))
@@ -178,7 +211,9 @@ class HVAE(TwoLevelModel):
     def decode(self, latents, training=False):
         h = self.p_x_joint([self.p_x_z1(latents["z1"]), self.p_x_z2(latents["z2"])])
         return parts.image_distribution(
-            parts.unflatten_event(self.pixels(h), self.event_shape, self.likelihood), self.likelihood, self.logit_limit
+            parts.unflatten_event(self.pixels(h), self.event_shape, self.likelihood),
+            self.likelihood,
+            self.logit_limit,
         )
 
 
@@ -191,11 +226,13 @@ _Z1_CONVOLUTIONS = ((32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (6, 3, 1))
 class ConvHVAE(TwoLevelModel):
     """Two-level HVAE with gated convolutions.
 
-    Both encoders are five gated convolutions, two of them with stride 2; the decoder is a gated dense layer to one image plane, gated 3×3
-    convolutions and a 1×1 convolution to the pixels' parameters.
+    Both encoders are five gated convolutions, two of them with stride 2; the decoder is a gated
+    dense layer to one image plane, gated 3×3 convolutions and a 1×1 convolution to the pixels'
+    parameters.
 
     Args: as `HVAE`, and
-      width: factor on the number of filters of the hidden convolutions (1.0 is the paper's network).
+      width: factor on the number of filters of the hidden convolutions (1.0 is the paper's
+        network).
       decoder_convolutions: number of gated 3×3 convolutions of 64 filters in the decoder.
     """
 
@@ -229,27 +266,51 @@ class ConvHVAE(TwoLevelModel):
             name=name,
             **kwargs,
         )
-        self.config |= {"hidden_units": hidden_units, "width": width, "decoder_convolutions": decoder_convolutions}
+        self.config |= {
+            "hidden_units": hidden_units,
+            "width": width,
+            "decoder_convolutions": decoder_convolutions,
+        }
         height, image_width, channels = self.event_shape
 
         def encoder(convolutions, name):
             *hidden, (filters, kernel, stride) = convolutions
-            layers = [GatedConv2D(max(1, round(width * f)), k, s, name=f"{name}_{i}") for i, (f, k, s) in enumerate(hidden)]
+            layers = [
+                GatedConv2D(max(1, round(width * f)), k, s, name=f"{name}_{i}")
+                for i, (f, k, s) in enumerate(hidden)
+            ]
             return [*layers, GatedConv2D(filters, kernel, stride, name=f"{name}_{len(hidden)}")]
 
         self.q_z2_convolutions = encoder(_Z2_CONVOLUTIONS, "q_z2_conv")
         self.q_z1_convolutions = encoder(_Z1_CONVOLUTIONS, "q_z1_conv")
-        features = 6 * -(-height // 4) * -(-image_width // 4)  # what the last encoder convolution gives, flattened
+        features = (
+            6 * -(-height // 4) * -(-image_width // 4)
+        )  # what the last encoder convolution gives, flattened
         self.q_z1_z2 = GatedDense(features, name="q_z1_z2")
-        self.q_z1_joint = JointDense(hidden_units, gated=True, kernel_initializer=parts.he_normal(), name="q_z1_joint")
-        self.p_z1_z2 = MLP((hidden_units, hidden_units), activation=None, gated=True, name="p_z1_z2")
+        self.q_z1_joint = JointDense(
+            hidden_units, gated=True, kernel_initializer=parts.he_normal(), name="q_z1_joint"
+        )
+        self.p_z1_z2 = MLP(
+            (hidden_units, hidden_units), activation=None, gated=True, name="p_z1_z2"
+        )
         self.p_x_z1 = GatedDense(hidden_units, name="p_x_z1")
         self.p_x_z2 = GatedDense(hidden_units, name="p_x_z2")
-        self.p_x_plane = JointDense(height * image_width * channels, gated=True, kernel_initializer=parts.he_normal(), name="p_x_plane")
-        self.p_x_convolutions = [GatedConv2D(max(1, round(width * 64)), 3, name=f"p_x_conv_{i}") for i in range(decoder_convolutions)]
+        self.p_x_plane = JointDense(
+            height * image_width * channels,
+            gated=True,
+            kernel_initializer=parts.he_normal(),
+            name="p_x_plane",
+        )
+        self.p_x_convolutions = [
+            GatedConv2D(max(1, round(width * 64)), 3, name=f"p_x_conv_{i}")
+            for i in range(decoder_convolutions)
+        ]
         self.pixels = Fold(
             keras.layers.Conv2D(
-                channels * parts.NUM_PARAMETERS[likelihood], 1, kernel_initializer=parts.he_normal(), dtype=self.dtype_policy
+                channels * parts.NUM_PARAMETERS[likelihood],
+                1,
+                kernel_initializer=parts.he_normal(),
+                dtype=self.dtype_policy,
             ),
             event_rank=3,
             name="pixels",
@@ -260,7 +321,9 @@ class ConvHVAE(TwoLevelModel):
         return self.q_z2_head(_convolved(x, self.q_z2_convolutions))
 
     def encode_z1(self, x, z2, training=False):
-        return self.q_z1_head(self.q_z1_joint([_convolved(x, self.q_z1_convolutions), self.q_z1_z2(z2)]))
+        return self.q_z1_head(
+            self.q_z1_joint([_convolved(x, self.q_z1_convolutions), self.q_z1_z2(z2)])
+        )
 
     def prior_z1(self, z2, training=False):
         return self.p_z1_head(self.p_z1_z2(z2, training=training))

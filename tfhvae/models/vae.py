@@ -2,8 +2,8 @@
 
     p(x, z) = p(x|z) p(z)        q(z|x) = N(z; mu(x), sigma²(x))
 
-With a standard prior this is Kingma & Welling's VAE, trained with several importance samples Burda et al.'s IWAE, and with
-p(z) = 1/C sum_c q(z|u_c) Tomczak & Welling's VampPrior VAE.
+With a standard prior this is Kingma & Welling's VAE, trained with several importance samples Burda
+et al.'s IWAE, and with p(z) = 1/C sum_c q(z|u_c) Tomczak & Welling's VampPrior VAE.
 """
 
 import keras
@@ -67,17 +67,36 @@ class VAE(LatentVariableModel):
         self.latent_dim = latent_dim
         self.likelihood = likelihood
         self.logit_limit = logit_limit
-        dense = {"gated": gated, "activation": None if gated else activation, "kernel_initializer": parts.he_normal() if gated else None}
+        dense = {
+            "gated": gated,
+            "activation": None if gated else activation,
+            "kernel_initializer": parts.he_normal() if gated else None,
+        }
         pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
         self.encoder = MLP(hidden_units, **dense, name="encoder")
         self.posterior = GaussianHead(
-            latent_dim, "clipped_log_variance", log_variance_limits, kernel_initializer=parts.he_normal(), name="posterior"
+            latent_dim,
+            "clipped_log_variance",
+            log_variance_limits,
+            kernel_initializer=parts.he_normal(),
+            name="posterior",
         )
         self.decoder = MLP(hidden_units[::-1], **dense, name="decoder")
         self.pixels = keras.layers.Dense(
-            pixels * parts.NUM_PARAMETERS[likelihood], kernel_initializer=parts.he_normal(), dtype=self.dtype_policy, name="pixels"
+            pixels * parts.NUM_PARAMETERS[likelihood],
+            kernel_initializer=parts.he_normal(),
+            dtype=self.dtype_policy,
+            name="pixels",
         )
-        self.prior = parts.Prior(prior, latent_dim, self.event_shape, num_components, pseudo_input_init, train_pseudo_inputs, name="prior")
+        self.prior = parts.Prior(
+            prior,
+            latent_dim,
+            self.event_shape,
+            num_components,
+            pseudo_input_init,
+            train_pseudo_inputs,
+            name="prior",
+        )
         self.build_from_event_shape()
 
     @property
@@ -91,7 +110,9 @@ class VAE(LatentVariableModel):
     def decode(self, latents, training=False):
         h = self.decoder(latents["z1"], training=training)
         return parts.image_distribution(
-            parts.unflatten_event(self.pixels(h), self.event_shape, self.likelihood), self.likelihood, self.logit_limit
+            parts.unflatten_event(self.pixels(h), self.event_shape, self.likelihood),
+            self.likelihood,
+            self.logit_limit,
         )
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
@@ -105,7 +126,9 @@ class VAE(LatentVariableModel):
         seed = self.next_seed() if seed is None else seed
         latents = dict(latents or {})
         if "z1" not in latents:
-            latents["z1"] = self.prior.sample(num_samples, self.latent_dim, self.encode, stateless_seed(seed, 0))
+            latents["z1"] = self.prior.sample(
+                num_samples, self.latent_dim, self.encode, stateless_seed(seed, 0)
+            )
         p = self.decode(latents)
         return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), latents)
 

@@ -1,0 +1,550 @@
+"""Figures show the numbers they were given, at the pixels they promise, and refuse the rest."""
+
+import ast
+import concurrent.futures
+import pathlib
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tfhvae import plotting
+
+EPOCHS = np.arange(1.0, 41.0)
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape)
+
+
+def history(epochs=EPOCHS):
+    """Columns of a run that begins far from where it ends, validated every tenth epoch."""
+    bound = -90.0 - 1000.0 * np.exp(-epochs) + 0.01 * epochs
+    is_validated = epochs % 10 == 0
+    return {
+        "epoch": epochs,
+        "bound": bound,
+        "val_bound": np.where(is_validated, bound - 1.0, np.nan),
+        "log_px": bound + 25.0,
+        "val_log_px": np.where(is_validated, bound + 24.0, np.nan),
+        "kl/z2": np.full_like(epochs, 3.0),
+        "val_kl/z2": np.where(is_validated, 3.1, np.nan),
+        "kl/z1": 22.0 + 0.01 * epochs,
+        "beta": np.minimum(1.0, epochs / 20),
+        "learning_rate": 1e-3 * 0.5 ** (epochs / 5),
+        "gradient_norm": np.full_like(epochs, np.nan),
+        "seconds": epochs,
+    }
+
+
+# The one list of functions, each with the smallest and an ordinary input.
+CALLS = {
+    "image_grid/one": lambda: plotting.image_grid(images(1, 8, 8, 1), title="One", labels=[3]),
+    "image_grid/grey": lambda: plotting.image_grid(images(7, 28, 28, 1)),
+    "image_grid/colour": lambda: plotting.image_grid(images(5, 32, 32, 3), columns=2),
+    "image_grid/column": lambda: plotting.image_grid(images(2, 6, 5, 1), labels=["a", "b"]),
+    "reconstructions/one": lambda: plotting.reconstructions(
+        images(1, 28, 28, 1), images(1, 28, 28, 1)
+    ),
+    "reconstructions/rows": lambda: plotting.reconstructions(
+        images(13, 8, 8, 3), images(13, 8, 8, 3)
+    ),
+    "interpolations/pair": lambda: plotting.interpolations(images(1, 2, 8, 8, 1)),
+    "interpolations/colour": lambda: plotting.interpolations(images(3, 5, 32, 32, 3), "Walks"),
+    "pseudo_inputs/plain": lambda: plotting.pseudo_inputs(images(4, 28, 28, 1)),
+    "pseudo_inputs/weights": lambda: plotting.pseudo_inputs(images(3, 8, 8, 1), [0.2, 0.5, 0.3]),
+    "training_curves/all": lambda: plotting.training_curves(history()),
+    "training_curves/one_epoch": lambda: plotting.training_curves({"bound": [-90.0]}),
+    "unit_kl_over_time/one_epoch": lambda: plotting.unit_kl_over_time({"z": np.ones((1, 2))}),
+    "unit_kl_over_time/one_unit": lambda: plotting.unit_kl_over_time({"z": np.ones((3, 1))}),
+    "unit_kl_over_time/two": lambda: plotting.unit_kl_over_time(
+        {"z2": images(4, 3), "z1": images(4, 1)}, epochs=[1, 2, 5, 10]
+    ),
+    "latent_pca/unlabelled": lambda: plotting.latent_pca({"z": images(20, 5)}),
+    "latent_pca/collapsed": lambda: plotting.latent_pca({"z": np.ones((4, 3))}),
+    "latent_pca/one_unit": lambda: plotting.latent_pca({"z": images(1, 1)}, [4]),
+    "latent_pca/named": lambda: plotting.latent_pca(
+        {"z2": images(6, 2), "z1": images(6, 4)}, [0, 1, 1, 0, 2, 2], ["a", "b", "c"]
+    ),
+    "latent_pca/many_classes": lambda: plotting.latent_pca(
+        {"z": images(90, 3)}, np.arange(90) % 30
+    ),
+    "log_likelihood_histogram/one": lambda: plotting.log_likelihood_histogram([-90.0]),
+    "log_likelihood_histogram/reference": lambda: plotting.log_likelihood_histogram(
+        -80.0 - images(50), reference=-82.9
+    ),
+    "bound_decomposition/one": lambda: plotting.bound_decomposition(-60.0, {"z": 25.0}),
+    "bound_decomposition/zero": lambda: plotting.bound_decomposition(0.0, {"z": 0.0}),
+    "bound_decomposition/positive": lambda: plotting.bound_decomposition(
+        900.0, {"z2": 0.1, "z1": 40.0}, log_likelihood=870.0
+    ),
+    "active_units/one": lambda: plotting.active_units({"z": [0.0]}),
+    "active_units/many": lambda: plotting.active_units(
+        {f"z{i}": images(9, seed=i) for i in range(12)}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return {name: call() for name, call in CALLS.items()}
+
+
+def sheet(figure):
+    """The composed sheet and figure pixels per sheet pixel."""
+    array = np.asarray(figure.axes[0].images[0].get_array())
+    width = figure.axes[0].get_window_extent().width
+    return array, round(width / array.shape[1])
+
+
+def tiles(array, side, rows, columns, gap=1):
+    """Images of a sheet with even gaps, `[rows * columns, side, side, ...]`."""
+    step = side + gap
+    return np.stack(
+        [
+            array[r * step : r * step + side, c * step : c * step + side]
+            for r in range(rows)
+            for c in range(columns)
+        ]
+    )
+
+
+def legend_texts(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def visible_texts(figure):
+    """Every text of a drawn figure with its extent in pixels."""
+    renderer = figure.canvas.get_renderer()
+    texts = [t for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_visible()]
+    return [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text().strip()]
+
+
+def test_every_public_function_is_in_the_list():
+    tree = ast.parse(pathlib.Path(plotting.__file__).read_text(encoding="utf-8"))
+    public = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+    assert {name.split("/")[0] for name in CALLS} | {"save", "to_rgb_array"} == public
+
+
+def test_importing_needs_neither_tensorflow_nor_pyplot_nor_scikit_learn():
+    tree = ast.parse(pathlib.Path(plotting.__file__).read_text(encoding="utf-8"))
+    modules = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    assert "numpy" in modules
+    assert "matplotlib.pyplot" not in modules
+    assert not {module.split(".")[0] for module in modules} & {"tensorflow", "keras", "sklearn"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_figures_are_drawn_with_every_title_inside(figures, name):
+    figure = figures[name]
+    assert isinstance(figure, Figure)
+    pixels = plotting.to_rgb_array(figure)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    assert len(np.unique(pixels)) > 1
+    height, width, _ = pixels.shape
+    headings = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
+    for text, box in visible_texts(figure):
+        is_label = any(text in (ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes)
+        if is_label or text in headings or text in ("original", "reconstruction", "start", "end"):
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
+
+
+class TestSheets:
+    @pytest.mark.parametrize(("side", "channels", "gap"), [(8, 1, 1), (28, 1, 1), (32, 3, 2)])
+    def test_sheet_holds_the_images_in_order(self, side, channels, gap):
+        data = images(6, side, side, channels)
+        array, _ = sheet(plotting.image_grid(data, columns=3))
+        assert array.shape[:2] == (2 * side + gap, 3 * side + 2 * gap)
+        shown = tiles(array, side, 2, 3, gap).reshape(data.shape)
+        np.testing.assert_array_equal(shown, data.astype(np.float32))
+
+    @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (5, 2, 3), (16, 4, 4)])
+    def test_default_is_near_square_and_white_where_images_run_out(self, count, rows, columns):
+        array, _ = sheet(plotting.image_grid(np.zeros((count, 8, 8, 1))))
+        assert array.shape == (9 * rows - 1, 9 * columns - 1)
+        shown = tiles(array, 8, rows, columns)
+        assert (shown[:count] == 0).all() and (shown[count:] == 1).all()
+
+    @pytest.mark.parametrize("shape", [(10, 8, 8, 1), (7, 28, 28, 1), (5, 32, 32, 3), (1, 9, 9, 1)])
+    def test_drawn_pixels_are_the_sheet_enlarged_by_a_whole_number(self, shape):
+        levels = np.random.default_rng(0).integers(0, 256, shape) / 255
+        figure = plotting.image_grid(levels, title="Samples")
+        array, scale = sheet(figure)
+        pixels = plotting.to_rgb_array(figure)
+        box = figure.axes[0].get_window_extent()
+        left, top = round(box.x0), pixels.shape[0] - round(box.y1)
+        drawn = pixels[top : top + scale * array.shape[0], left : left + scale * array.shape[1]]
+        expected = array if array.ndim == 3 else np.repeat(array[..., np.newaxis], 3, -1)
+        expected = expected.repeat(scale, 0).repeat(scale, 1) * 255
+        assert scale >= 2
+        assert np.abs(drawn - expected).max() <= 1
+
+    def test_grey_levels_are_not_stretched(self):
+        image = plotting.image_grid(np.full((1, 8, 8, 1), 0.5)).axes[0].images[0]
+        assert image.get_clim() == (0, 1)
+        assert image.get_cmap().name == "gray" and image.get_interpolation() == "nearest"
+
+    def test_labels_stand_below_their_images_and_are_shortened_to_them(self):
+        figure = plotting.image_grid(images(3, 28, 28, 1), 2, labels=[7, "b", "x" * 99])
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert texts[:2] == ["7", "b"] and texts[2].endswith("…") and len(texts[2]) < 40
+        positions = [text.xy for text in figure.axes[0].texts]
+        assert positions[0][1] == positions[1][1] < positions[2][1]
+        assert positions[0][0] == positions[2][0] < positions[1][0]
+
+    def test_labels_do_not_touch_the_next_row(self):
+        figure = plotting.image_grid(images(4, 8, 8, 1), labels=["gy"] * 4)
+        plotting.to_rgb_array(figure)
+        ax = figure.axes[0]
+        below = ax.texts[0].get_window_extent()
+        _, second_row = ax.transData.transform((0, ax.texts[2].xy[1] - 8))
+        assert below.y0 >= second_row
+
+    def test_reconstructions_stand_below_their_originals(self):
+        originals, reconstructed = images(12, 8, 8, 1), images(12, 8, 8, 1, seed=1)
+        figure = plotting.reconstructions(originals, reconstructed)
+        array, scale = sheet(figure)
+        assert array.shape[1] == 6 * 8 + 5  # two rows of six pairs
+        between = array.shape[0] - 4 * 8 - 2  # two thin gaps, one wide gap
+        assert between > 1
+        second = 2 * 8 + 1 + between
+        for pair_row, top in enumerate((0, second)):
+            rows = array[top : top + 17]
+            shown = tiles(rows, 8, 2, 6)
+            chosen = slice(6 * pair_row, 6 * pair_row + 6)
+            np.testing.assert_allclose(shown[:6], originals[chosen, ..., 0], atol=1e-7)
+            np.testing.assert_allclose(shown[6:], reconstructed[chosen, ..., 0], atol=1e-7)
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert texts == ["original", "reconstruction"] * 2
+
+    def test_interpolations_frame_both_ends_of_every_row(self):
+        data = images(2, 4, 8, 8, 1)
+        figure = plotting.interpolations(data)
+        array, _ = sheet(figure)
+        ax = figure.axes[0]
+        frames = sorted((p.get_x(), p.get_y()) for p in ax.patches)
+        assert len(frames) == 4
+        assert [text.get_text() for text in ax.texts] == ["start", "end"]
+        np.testing.assert_allclose(array[:8, :8], data[0, 0, ..., 0], atol=1e-7)
+        np.testing.assert_allclose(array[-8:, -8:], data[1, -1, ..., 0], atol=1e-7)
+        for patch in ax.patches:  # each lies around an end, not over it
+            is_start = patch.get_x() < 0
+            inner = -0.5 if is_start else array.shape[1] - 8.5
+            assert patch.get_x() < inner and patch.get_x() + patch.get_width() > inner + 8
+
+    def test_pseudo_inputs_are_sorted_by_weight(self):
+        data = np.array([0.1, 0.9, 0.5, 0.3])[:, None, None, None] * np.ones((1, 8, 8, 1))
+        figure = plotting.pseudo_inputs(data, [0.1, 0.2, 0.4, 0.3])
+        shown = tiles(sheet(figure)[0][:8], 8, 1, 2)
+        np.testing.assert_allclose(shown[:, 0, 0], [0.5, 0.3], atol=1e-7)
+        assert [text.get_text() for text in figure.axes[0].texts] == ["0.4", "0.3", "0.2", "0.1"]
+        assert "weight" in figure.texts[0].get_text()
+
+    def test_many_pseudo_inputs_are_sorted_without_labels(self):
+        count = plotting.MAX_LABELLED_PSEUDO_INPUTS + 1
+        figure = plotting.pseudo_inputs(images(count, 4, 4, 1), np.full(count, 1 / count))
+        assert not figure.axes[0].texts
+
+
+class TestTrainingCurves:
+    def test_panels_are_those_with_values(self):
+        headings = [ax.get_title(loc="left") for ax in plotting.training_curves(history()).axes]
+        assert headings == [
+            "Bound", "Reconstruction, log p(x|z)", "KL per site", "Beta", "Learning rate",
+        ]  # fmt: skip
+
+    def test_lines_join_the_finite_values(self):
+        training, validation = plotting.training_curves(history()).axes[0].lines
+        np.testing.assert_array_equal(training.get_xdata(), EPOCHS)
+        np.testing.assert_array_equal(validation.get_xdata(), [10, 20, 30, 40])
+        np.testing.assert_array_equal(validation.get_ydata(), history()["val_bound"][9::10])
+
+    def test_first_epochs_do_not_flatten_the_rest(self):
+        ax = plotting.training_curves(history()).axes[0]
+        low, high = ax.get_ylim()
+        assert history()["bound"][0] < low and -102.0 < low and high < -88.0
+        assert all(low < line.get_ydata()[-1] < high for line in ax.lines)
+        outside = (history()["bound"] < low).sum()
+        assert ax.get_title(loc="right") == f"{outside} values off scale"
+
+    def test_every_value_of_a_straight_line_is_in_sight(self):
+        ax = plotting.training_curves({"bound": np.linspace(-100.0, -90.0, 500)}).axes[0]
+        low, high = ax.get_ylim()
+        assert low < -100.0 and high > -90.0 and not ax.get_title(loc="right")
+
+    def test_no_site_is_an_outlier(self):
+        kl = {f"kl/z{i}": np.full(50, 10.0**i) for i in range(4)}
+        low, high = plotting.training_curves(kl).axes[0].get_ylim()
+        assert low < 1.0 and high > 1000.0
+
+    def test_sites_are_in_the_legend_once(self):
+        ax = plotting.training_curves(history()).axes[2]
+        assert legend_texts(ax) == ["z2", "z1", "training", "validation"]
+
+    def test_epochs_count_from_one_and_unknown_columns_are_ignored(self):
+        figure = plotting.training_curves({"bound": [-3.0, -2.0], "note": ["a"], "kl": [1.0]})
+        (ax,) = figure.axes
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2])
+
+    def test_one_epoch_has_one_tick(self, figures):
+        (ax,) = figures["training_curves/one_epoch"].axes
+        low, high = ax.get_xlim()
+        assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1.0]
+
+    def test_learning_rate_over_decades_is_logarithmic_and_constant_is_not(self):
+        figure = plotting.training_curves(
+            {"learning_rate": 10.0 ** -np.arange(5), "gradient_norm": np.zeros(5)}
+        )
+        assert [ax.get_yscale() for ax in figure.axes] == ["log", "linear"]
+
+
+class TestUnitKL:
+    def test_units_are_sorted_by_last_finite_kl(self):
+        kl = np.array([[5.0, 1.0, 1.0], [0.1, 2.0, 0.5], [np.nan] * 3])
+        image = plotting.unit_kl_over_time({"z": kl}).axes[0].images[0]
+        shown = image.get_array()
+        np.testing.assert_allclose(shown[:, :2], np.log(kl[:2, [1, 2, 0]].T))
+        assert shown.mask[:, 2].all() and not shown.mask[:, :2].any()
+
+    def test_most_informative_unit_is_on_top(self):
+        low, high = plotting.unit_kl_over_time({"z": images(4, 3)}).axes[0].get_ylim()
+        assert low > high
+
+    def test_kl_below_the_floor_takes_its_colour(self):
+        figure = plotting.unit_kl_over_time({"z": np.array([[1.0, 0.0], [1.0, -0.5]])})
+        image = figure.axes[0].images[0]
+        np.testing.assert_allclose(image.get_array()[1], np.log(plotting.KL_FLOOR))
+        np.testing.assert_allclose(image.get_clim(), (np.log(plotting.KL_FLOOR), 0.0))
+        assert figure.axes[1].get_ylabel() == "log KL (log nats)"
+
+    def test_panels_share_one_colour_scale(self):
+        figure = plotting.unit_kl_over_time({"a": np.full((3, 2), 0.1), "b": np.full((3, 2), 7.0)})
+        limits = [ax.images[0].get_clim() for ax in figure.axes[:2]]
+        np.testing.assert_allclose(limits, [np.log([0.1, 7.0])] * 2)
+
+    def test_a_site_of_one_unit_is_a_line(self):
+        kl = np.array([[1.0], [np.nan], [-0.5]])
+        (ax,) = plotting.unit_kl_over_time({"z": kl}, epochs=[1, 5, 9]).axes
+        np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 1], [9, -0.5]])
+        assert not ax.images and "nats" in ax.get_ylabel()
+
+    def test_uneven_epochs_keep_their_places(self):
+        figure = plotting.unit_kl_over_time({"z": images(3, 2)}, epochs=[1, 2, 10])
+        assert figure.axes[0].get_xlim() == (0.5, 14.0)
+
+
+class TestLatentPCA:
+    def test_plane_has_the_variance_of_the_leading_eigenvectors(self):
+        latents = images(200, 6) * [5, 4, 1, 1, 1, 1]
+        ax = plotting.latent_pca({"z": latents}).axes[0]
+        points = np.asarray(ax.collections[0].get_offsets())
+        eigenvalues = np.linalg.eigvalsh(np.cov(latents.T))[::-1]
+        np.testing.assert_allclose(np.cov(points.T), np.diag(eigenvalues[:2]), atol=1e-9)
+        share = 100 * eigenvalues[0] / eigenvalues.sum()
+        assert ax.get_xlabel() == f"component 1 ({share:.0f} % of variance)"
+
+    def test_two_units_are_drawn_as_they_are_in_the_colours_of_their_classes(self):
+        latents, labels = images(30, 2), np.arange(30) % 3 + 5
+        figure = plotting.latent_pca({"z": latents}, labels)
+        drawn = figure.axes[0].collections[0]
+        points = np.asarray(drawn.get_offsets())
+        order = np.lexsort(points.T)
+        expected_order = np.lexsort(latents.T)
+        np.testing.assert_array_equal(points[order], latents[expected_order])
+        colours = drawn.get_facecolors()[order]
+        classes = labels[expected_order]
+        assert all(len(np.unique(colours[classes == c], axis=0)) == 1 for c in (5, 6, 7))
+        assert len(np.unique(colours, axis=0)) == 3
+        assert [t.get_text() for t in figure.legends[0].get_texts()] == ["5", "6", "7"]
+
+    def test_one_unit_becomes_a_histogram_of_all_examples(self):
+        figure = plotting.latent_pca({"z": images(40, 1)}, np.arange(40) % 2, ["even", "odd"])
+        assert len(figure.axes[0].patches) == 2
+        top = max(patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches)
+        counts, _ = np.histogram(images(40, 1), bins=10)
+        assert top == counts.max()
+
+    def test_every_class_has_its_own_look(self, figures):
+        handles = figures["latent_pca/many_classes"].legends[0].legend_handles
+        assert len({(h.get_color(), h.get_marker()) for h in handles}) == 30
+
+
+class TestNumbers:
+    def test_mean_and_standard_error_of_the_histogram(self):
+        values = np.array([-80.0, -90.0, -100.0, -90.0])
+        (ax,) = plotting.log_likelihood_histogram(values, reference=-85.0).axes
+        assert legend_texts(ax) == [
+            "mean −90.00 ± 4.08 (standard error), N = 4",
+            "published −85.00",
+        ]
+        assert [line.get_xdata()[0] for line in ax.lines] == [-90.0, -85.0]
+        assert sum(patch.get_height() for patch in ax.patches) == 4
+
+    def test_one_example_has_no_standard_error(self):
+        assert legend_texts(plotting.log_likelihood_histogram([-3.0]).axes[0]) == [
+            "mean −3.00, N = 1"
+        ]
+
+    def test_bars_step_from_the_reconstruction_to_the_elbo(self):
+        (ax,) = plotting.bound_decomposition(-60.0, {"z2": 3.0, "z1": 22.0}, -82.5).axes
+        ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+        np.testing.assert_allclose(ends, [-60.0, -63.0, -85.0, -85.0, -82.5])
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == ["log p(x|z)", "− KL z2", "− KL z1", "ELBO", "$L_K$"]
+        assert [t.get_text() for t in ax.texts][:4] == ["−60.00", "−3.00", "−22.00", "−85.00"]
+
+    def test_nothing_is_written_as_minus_zero(self, figures):
+        texts = figures["bound_decomposition/zero"].axes[0].texts
+        assert [text.get_text() for text in texts] == ["0.00"] * 3
+
+    def test_an_axis_that_does_not_begin_at_zero_says_so(self):
+        near = plotting.bound_decomposition(-60.0, {"z": 25.0}).axes[0]
+        far = plotting.bound_decomposition(-9000.0, {"z": 25.0}).axes[0]
+        assert near.get_xlim()[1] == 0 and "begin" not in near.get_xlabel()
+        assert far.get_xlim()[1] < -8000 and "does not begin at 0" in far.get_xlabel()
+
+    def test_active_units_are_sorted_and_counted(self):
+        figure = plotting.active_units({"z": np.array([0.0, 2.0, 0.01, 0.5])})
+        ax = figure.axes[0]
+        np.testing.assert_array_equal(
+            ax.lines[0].get_ydata(), [2.0, 0.5, 0.01, plotting.VARIANCE_FLOOR]
+        )
+        assert legend_texts(ax) == ["z: 2 of 4 active", "threshold 0.01"]
+        assert ax.get_yscale() == "log"
+
+    def test_more_sites_than_the_palette_still_differ(self, figures):
+        lines = figures["active_units/many"].axes[0].lines[:12]
+        assert len({line.get_color() for line in lines}) == 12
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        "name", ["image_grid/colour", "training_curves/all", "latent_pca/named"]
+    )
+    def test_same_data_give_the_same_bytes(self, tmp_path, name):
+        first, second = tmp_path / "first.png", tmp_path / "second.png"
+        figure = CALLS[name]()
+        plotting.save(figure, first)
+        plotting.to_rgb_array(figure)
+        plotting.save(figure, first)
+        plotting.save(CALLS[name](), second)
+        assert first.read_bytes() == second.read_bytes()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["first.png", "second.png"]
+        for chunk in (b"tEXt", b"iTXt", b"tIME"):
+            assert chunk not in first.read_bytes()
+
+    def test_file_holds_the_pixels_that_tensorboard_gets(self, tmp_path):
+        figure = plotting.image_grid(images(4, 8, 8, 1), title="Samples")
+        plotting.save(figure, tmp_path / "sheet.png")
+        read = matplotlib.image.imread(tmp_path / "sheet.png")
+        np.testing.assert_array_equal((255 * read[..., :3]).round(), plotting.to_rgb_array(figure))
+
+    def test_dpi_scales_the_picture(self, tmp_path):
+        figure = plotting.log_likelihood_histogram([-3.0, -2.0])
+        plotting.save(figure, tmp_path / "small.png", dpi=60)
+        height, width, _ = plotting.to_rgb_array(figure).shape
+        small = matplotlib.image.imread(tmp_path / "small.png").shape
+        np.testing.assert_allclose(small[:2], [height / 2, width / 2], atol=1)
+
+    def test_a_failed_save_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "figure.png"
+        path.write_bytes(b"old")
+
+        def fail(*args, **kwargs):
+            pathlib.Path(args[0]).write_bytes(b"half")
+            raise OSError("disk full")
+
+        figure = plotting.image_grid(images(1, 8, 8, 1))
+        monkeypatch.setattr(figure, "savefig", fail)
+        with pytest.raises(OSError, match="disk full"):
+            plotting.save(figure, path)
+        assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+    def test_threads_draw_what_one_thread_draws(self):
+        names = ["image_grid/one", "bound_decomposition/one", "unit_kl_over_time/two"] * 2
+        alone = [plotting.to_rgb_array(CALLS[name]()) for name in names[:3]] * 2
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            together = list(pool.map(lambda name: plotting.to_rgb_array(CALLS[name]()), names))
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+GREY = np.zeros((2, 8, 8, 1))
+REFUSED = {
+    "rank": (lambda: plotting.image_grid(GREY[0]), r"\[N, H, W, C\].*\(8, 8, 1\)"),
+    "no images": (lambda: plotting.image_grid(GREY[:0]), r"not empty.*\(0, 8, 8, 1\)"),
+    "channels": (lambda: plotting.image_grid(np.zeros((1, 8, 8, 2))), "1 or 3 channels"),
+    "bytes": (lambda: plotting.image_grid(GREY + 255), r"in \[0, 1\].*255"),
+    "nan": (lambda: plotting.image_grid(GREY * np.nan), "finite images.*128 not finite"),
+    "columns": (lambda: plotting.image_grid(GREY, columns=0), "columns >= 1.*columns=0"),
+    "labels": (lambda: plotting.image_grid(GREY, labels=["a"]), "2, received: 1 labels"),
+    "pairs": (lambda: plotting.reconstructions(GREY, GREY[:1]), "of one shape"),
+    "steps": (lambda: plotting.interpolations(GREY[:, None]), "at least 2 images per row"),
+    "rows": (lambda: plotting.interpolations(GREY), r"\[R, C, H, W, Ch\]"),
+    "weights": (lambda: plotting.pseudo_inputs(GREY, [1.0]), "2, received: 1 weights"),
+    "nan weight": (lambda: plotting.pseudo_inputs(GREY, [1.0, np.nan]), "finite weights"),
+    "columns differ": (
+        lambda: plotting.training_curves({"bound": [1.0], "beta": [1.0, 2.0]}),
+        "one length.*'bound': 1, 'beta': 2",
+    ),
+    "nothing known": (lambda: plotting.training_curves({"loss": [1.0]}), "received: .'loss'"),
+    "nothing finite": (
+        lambda: plotting.training_curves({"bound": [np.nan]}),
+        "at least one column",
+    ),
+    "nan epoch": (
+        lambda: plotting.training_curves({"epoch": [np.nan], "bound": [1.0]}),
+        "finite values in history",
+    ),
+    "column rank": (lambda: plotting.training_curves({"bound": [[1.0]]}), r"\[epochs\]"),
+    "no sites": (lambda: plotting.unit_kl_over_time({}), "at least one site in kl"),
+    "kl rank": (lambda: plotting.unit_kl_over_time({"z": [1.0]}), r"\[epochs, units\]"),
+    "kl nan": (lambda: plotting.unit_kl_over_time({"z": [[np.nan] * 2]}), "received: none"),
+    "kl epochs": (
+        lambda: plotting.unit_kl_over_time({"z": [[1.0, 2.0]]}, [1, 2]),
+        "2 epochs per site, received: {'z': 1}",
+    ),
+    "falling epochs": (
+        lambda: plotting.unit_kl_over_time({"z": [[1.0], [2.0]]}, [2, 1]),
+        "increasing epochs",
+    ),
+    "examples": (
+        lambda: plotting.latent_pca({"a": images(3, 2), "b": images(4, 2)}),
+        "same examples.*'a': 3, 'b': 4",
+    ),
+    "float labels": (lambda: plotting.latent_pca({"a": images(2, 2)}, [0.5, 1]), "integer labels"),
+    "label count": (lambda: plotting.latent_pca({"a": images(2, 2)}, [1]), r"\[2\].*\(1,\)"),
+    "names": (lambda: plotting.latent_pca({"a": images(2, 2)}, [0, 2], "ab"), "labels up to 2"),
+    "names only": (
+        lambda: plotting.latent_pca({"a": images(2, 2)}, class_names="ab"),
+        "received: no labels",
+    ),
+    "one point": (lambda: plotting.latent_pca({"a": images(1, 3)}), "at least 2 examples"),
+    "infinite": (lambda: plotting.log_likelihood_histogram([-np.inf, 1.0]), "1 not finite of 2"),
+    "reference": (
+        lambda: plotting.log_likelihood_histogram([1.0], reference=np.nan),
+        "finite reference",
+    ),
+    "vector": (lambda: plotting.bound_decomposition([1.0], {"z": 1.0}), "log_px to be one"),
+    "nan kl": (lambda: plotting.bound_decomposition(1.0, {"z": np.nan}), r"kl\['z'\]"),
+    "threshold": (lambda: plotting.active_units({"z": [1.0]}, threshold=0.0), "threshold > 0"),
+    "suffix": (lambda: plotting.save(Figure(), "figure.jpg"), r'"\.png".*figure\.jpg'),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_says_what_was_expected_and_received(name):
+    call, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert str(error.value).startswith("expected ") and "received: " in str(error.value)
