@@ -11,6 +11,7 @@ A run that was stopped, in whatever way, goes on when the same command is typed 
 
 import os
 import sys
+import textwrap
 
 from absl import flags
 from ml_collections import config_flags
@@ -21,59 +22,59 @@ from tfhvae.errors import RunError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODES = ("train", "evaluate", "figures", "sample")
+DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
 
-flags.DEFINE_enum(
-    "mode",
-    "train",
-    MODES,
-    "train (then evaluate and draw), or one of the others on an existing --workdir",
+FLAGS = (
+    ("model", str, None, f"one of: {', '.join(configuration.MODELS)} (default: vampprior)"),
+    ("dataset", str, None, f"one of: {', '.join(DATASETS)} (default: digits)"),
+    (
+        "data_dir",
+        str,
+        None,
+        "folder with a data set's original files, itself or in a sub-folder per family; "
+        "without it, sets are downloaded",
+    ),
+    ("config", str, None, "a configuration: configs/*.py, configs/paper/*.py"),
+    ("workdir", str, None, "the run's folder (default: runs/MODEL-DATASET-seedSEED)"),
+    ("mode", MODES, "train", "train, evaluate and draw; or do one thing on an existing --workdir"),
+    ("seed", int, None, "of every random draw"),
+    ("epochs", int, None, "passes over the training images"),
+    ("batch_size", int, None, "images per update"),
+    ("eval_samples", int, None, "importance samples of the test log-likelihood"),
+    ("num_images", int, 64, "images that --mode=sample draws"),
+    ("device", str, "", "cpu, gpu or gpu:N (default: a GPU where there is one)"),
+    ("mixed_precision", bool, None, "compute in bfloat16, keep weights in float32"),
+    ("jit_compile", bool, None, "compile with XLA (default: for dense networks)"),
+    ("deterministic", bool, False, "only operations with reproducible results"),
+    (
+        "distribute",
+        DISTRIBUTIONS,
+        "none",
+        "tf.distribute: all GPUs of this machine, or the cluster in TF_CONFIG",
+    ),
 )
-flags.DEFINE_string(
-    "model",
-    None,
-    f"one of: {', '.join(configuration.MODELS)} (default: {configuration.DEFAULT_MODEL})",
-)
-flags.DEFINE_string(
-    "dataset", None, f"one of: {', '.join(DATASETS)} (default: the configuration's, digits)"
-)
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "folder with a data set's original files, itself or in a sub-folder per family; without it sets are downloaded",
-)
-flags.DEFINE_string("workdir", None, "the run's folder (default: runs/MODEL-DATASET-seedSEED)")
-flags.DEFINE_integer("seed", None, "of every random draw")
-flags.DEFINE_integer("epochs", None, "passes over the training images")
-flags.DEFINE_integer("batch_size", None, "images per update")
-flags.DEFINE_integer("eval_samples", None, "importance samples of the test log-likelihood")
-flags.DEFINE_integer("num_images", 64, "images that --mode=sample draws")
-flags.DEFINE_string("device", "", "cpu, gpu or gpu:N (default: a GPU where there is one)")
-flags.DEFINE_boolean("mixed_precision", None, "compute in bfloat16, keep weights in float32")
-flags.DEFINE_boolean("jit_compile", None, "compile with XLA (default: for dense networks)")
-flags.DEFINE_boolean("deterministic", False, "only operations with reproducible results")
-flags.DEFINE_enum(
-    "distribute",
-    "none",
-    ("none", "mirrored", "multi_worker"),
-    "tf.distribute: all GPUs of this machine, or the cluster in TF_CONFIG",
-)
-
-_HELP_TAIL = """
---config=FILE takes a configuration (configs/*.py on the embedded data, configs/paper/*.py for
-published numbers), and
---config.SECTION.FIELD=VALUE overrides any field of it:
-"""
+SHORTHANDS = {
+    "dataset": "dataset.name",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "eval_samples": "evaluation.num_samples",
+    "mixed_precision": "training.mixed_precision",
+    "seed": "seed",
+}
 
 
 def main(argv):
+    """Does what the command line says; `argv[0]` is the program.
+
+    Raises:
+      RunError, DataError: one line for the person who typed it.
+    """
+    typed = argv
     config, argv = configuration_of(argv)
     if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
-        print_help(config)
-        return 0
-    config_flags.DEFINE_config_dict("config", config)
-    flags.FLAGS(argv)
-    options = flags.FLAGS
-    apply_shorthands(options.config, options)
+        print(help_text(config))
+        return
+    options = parse(argv, config)
     workdir = options.workdir or os.path.join(
         "runs", f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
     )
@@ -84,16 +85,16 @@ def main(argv):
     chosen = hardware.Hardware(
         options.device, options.jit_compile, options.deterministic, options.distribute
     )
-    run = experiments.Run(config, workdir, options.data_dir, chosen)
+    run = experiments.Run(config, workdir, options.data_dir, chosen, repeat(typed))
+    if options.mode != "train":
+        run.require_checkpoint()
     if options.mode == "train":
         summary = run.finished_summary
         if summary is not None:
-            print(
-                "This run is finished; nothing was trained. Another --workdir or --seed starts a new one."
-            )
+            print("This run is finished; another --workdir or --seed starts a new one.")
         else:
             if run.state.epoch:
-                print(f"going on after epoch {run.state.epoch}")
+                print(f"going on after epoch {run.state.epoch} of {config.training.epochs}")
             run.train()
             summary = run.evaluate()
             run.draw()
@@ -104,7 +105,6 @@ def main(argv):
         for path in run.draw() if options.mode == "figures" else run.sample(options.num_images):
             print(path)
     print(f"run folder: {workdir}")
-    return 0
 
 
 def configuration_of(argv):
@@ -117,15 +117,10 @@ def configuration_of(argv):
     arguments = iter(argv[1:])
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")
-        if (
-            argument.startswith("-")
-            and name in ("config", "model", "mode", "workdir")
-            and not equals
-        ):
-            value = next(arguments, "")
-            argument = f"--{name}={value}"
-        if name in ("config", "model", "mode", "workdir"):
+        if argument.startswith("-") and name in ("config", "model", "mode", "workdir"):
+            value = value if equals else next(arguments, "")
             values[name] = value
+            argument = f"--{name}={value}"
         if name != "config":
             rest.append(argument)
     if "config" in values:
@@ -138,46 +133,77 @@ def configuration_of(argv):
         config = configuration.load(os.path.join(HERE, "configs", f"{model}.py"))
     if values.get("model", config.model.name) != config.model.name:
         raise RunError(
-            f"--config is for the model {config.model.name!r}, --model says {values['model']!r}"
+            f"the configuration is for the model {config.model.name!r}, "
+            f"--model says {values['model']!r}"
         )
-    overrides = [a[len("--config.") :].partition("=")[0] for a in rest if a.startswith("--config.")]
-    configuration.check_overrides(config, [name.partition("[")[0] for name in overrides])
     return config, rest
 
 
-def apply_shorthands(config, options):
-    """Flags such as --epochs are names for fields that people set often."""
-    for flag, section, field in (
-        ("dataset", "dataset", "name"),
-        ("epochs", "training", "epochs"),
-        ("batch_size", "training", "batch_size"),
-        ("eval_samples", "evaluation", "num_samples"),
-        ("mixed_precision", "training", "mixed_precision"),
-    ):
+def repeat(argv):
+    """The command line that repeats a run elsewhere: without this machine's folders, or a mode."""
+    kept = [a for a in argv[1:] if not a.startswith(("--workdir", "--mode", "--data_dir"))]
+    data = ["--data_dir=DIR"] if any(a.startswith("--data_dir") for a in argv) else []
+    return " ".join(["python run_experiment.py", *kept, *data])
+
+
+def parse(argv, config):
+    """Parses the flags; overrides and shorthands are written into `config`."""
+    overrides = [a.removeprefix("--config.").partition("=")[0] for a in argv if "--config." in a]
+    configuration.check_overrides(config, [name.partition("[")[0] for name in overrides])
+    options = flags.FlagValues()
+    for name, kind, default, text in FLAGS:
+        if isinstance(kind, tuple):
+            flags.DEFINE_enum(name, default, kind, text, flag_values=options)
+        elif name != "config":
+            define = {
+                str: flags.DEFINE_string,
+                int: flags.DEFINE_integer,
+                bool: flags.DEFINE_boolean,
+            }[kind]
+            define(name, default, text, flag_values=options)
+    config_flags.DEFINE_config_dict("config", config, flag_values=options)
+    try:
+        left = options(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise RunError(str(error).strip().splitlines()[0]) from error
+    if left[1:]:
+        raise RunError(f"expected flags such as --model=vae. Received: {' '.join(left[1:])}")
+    for flag, field in SHORTHANDS.items():
         if options[flag].value is not None:
-            config[section][field] = options[flag].value
-    if options.seed is not None:
-        config.seed = options.seed
+            config.update_from_flattened_dict({field: options[flag].value})
+    return options
 
 
-def print_help(config):
-    print(__doc__)
-    print(flags.FLAGS.main_module_help())
-    print(_HELP_TAIL)
+def help_text(config):
+    """What --help prints: flags, the fields of the configuration, models and data sets."""
+    lines = [__doc__, "Flags:"]
+    for name, kind, default, text in FLAGS:
+        if isinstance(kind, tuple):
+            text = f"{text}; one of: {', '.join(kind)}"
+        if default not in (None, "", False):
+            text = f"{text} (default: {default})"
+        lines += textwrap.wrap(
+            f"--{name:17s}{text}", 96, initial_indent="  ", subsequent_indent=" " * 21
+        )
+    lines += ["", "Fields of the configuration, each set by --config.SECTION.FIELD=VALUE:"]
     for name, value in configuration.flatten(config.to_dict()).items():
-        print(f"  --config.{name}={value}")
-    print("\nModels:")
-    for name, entry in configuration.MODELS.items():
-        print(f"  {name:16s}{entry.summary}")
-    print("\nData sets:")
-    for name, summary in DATASETS.items():
-        print(f"  {name:18s}{summary}")
+        lines.append(f"  --config.{name}={value}")
+    for title, entries in (
+        ("Models", {name: entry.summary for name, entry in configuration.MODELS.items()}),
+        ("Data sets", DATASETS),
+    ):
+        lines += ["", f"{title}:"]
+        for name, summary in entries.items():
+            lines += textwrap.wrap(
+                f"{name:18s}{summary}", 96, initial_indent="  ", subsequent_indent=" " * 20
+            )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv))
-    except (RunError, DataError, flags.Error) as mistake:
+        main(sys.argv)
+    except (RunError, DataError) as mistake:
         sys.exit(f"error: {str(mistake).strip().splitlines()[0]}")
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from the last checkpoint")

@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",
-        "keras>=3.15,<3.16",
+        "keras>=3.12,<3.16",
         "tensorflow-probability[tf]>=0.25,<0.26",
         "tensorflow-datasets>=4.9",
         "tensorboard>=2.20",

@@ -1,4 +1,4 @@
-"""VampPrior VAE on the embedded 8x8 digits.
+"""VampPrior VAE, on the embedded 8x8 digits.
 
 python run_experiment.py --model=vampprior
 """
@@ -14,8 +14,7 @@ def get_config():
     config.model.pseudo_inputs = "training_images"
     config.objective.warmup_epochs = 50
     config.optimizer.learning_rate = 1e-3
-    config.training.epochs = 600
-    config.training.batch_size = 100
-    config.training.patience = 100
+    config.training.epochs = 400
+    config.training.patience = 50
     config.evaluation.num_samples = 1000
     return config

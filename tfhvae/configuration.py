@@ -151,7 +151,10 @@ def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelih
         config.model.hidden_units = (300,)
     if dataset == "frey_faces":
         config.model.pseudo_input_init = (0.5, 0.02)
-    config.objective.warmup_epochs = warmup_epochs
+    if dataset in ("threshold_mnist", "fashion_mnist"):
+        config.dataset.split = "60k_10k"
+    config.objective.warmup_start = 1.0 / warmup_epochs
+    config.objective.warmup_epochs = warmup_epochs - 1
     config.optimizer.learning_rate = learning_rate
     config.training.epochs = epochs
     config.published.log_likelihood = log_likelihood

@@ -39,19 +39,21 @@ class Run:
       config: as from `configuration.base_config`.
       workdir: the run's folder; made if it does not exist.
       data_dir: folder with a data set's original files; None downloads what can be downloaded.
-      hardware: a `hardware.Hardware`.
+      hardware_options: a `hardware.Hardware`; None for its defaults.
+      command: the command line that repeats the run, for its summary.
 
     Raises:
       RunError, DataError: for everything that a person can mend, in one line, before anything is
         lost.
     """
 
-    def __init__(self, config, workdir, data_dir=None, hardware_options=None):
+    def __init__(self, config, workdir, data_dir=None, hardware_options=None, command=None):
         configuration.check(config)
         self.config = config
         self.workdir = workdir
+        self.command = command
         self.hardware = hardware_options or hardware.Hardware()
-        self._claim_workdir()
+        self._check_workdir()
         self.strategy = hardware.set_up(self.hardware, config.training.mixed_precision)
         self.is_chief = hardware.is_chief(self.strategy)
         self.dataset = data.load(
@@ -61,9 +63,10 @@ class Run:
             binarization=config.dataset.binarization,
             split=config.dataset.split,
         )
-        self.steps = pipeline.steps_per_epoch(
-            len(self.dataset.train.images), config.training.batch_size
-        )
+        with _one_line_errors():
+            self.steps = pipeline.steps_per_epoch(
+                len(self.dataset.train.images), config.training.batch_size
+            )
         if config.training.patience and self.dataset.validation is None:
             raise RunError(
                 f"early stopping needs validation images, and {config.dataset.name} with split {config.dataset.split!r} has none: "
@@ -81,14 +84,22 @@ class Run:
             )
             self.model.optimizer.build(self.model.trainable_variables)
         _initialize_pseudo_inputs(self.model, config, self.dataset)
+        self._claim_workdir()
         self.checkpoints = training.Checkpoints(self.path("checkpoints"))
         self.state = self.checkpoints.restore(self.model) or training.RunState()
+
+    def require_checkpoint(self):
+        """Raises RunError where nothing was trained yet, so that there is nothing to show."""
+        if not self.state.epoch:
+            raise RunError(
+                f"{self.workdir} has no checkpoint yet: train first, with the same command and "
+                "without --mode"
+            )
 
     def path(self, *names):
         return os.path.join(self.workdir, *names)
 
-    # The three stages
-    # -----------------------------------------------------------------------------------------------------------
+    # The stages of a run ---------------------------------------------------------------------
 
     def train(self):
         """Trains to the end, from the newest checkpoint if there is one; then puts the best
@@ -163,8 +174,7 @@ class Run:
             ),
         ]
 
-    # What a run knows of itself
-    # -------------------------------------------------------------------------------------------------
+    # What a run knows of itself --------------------------------------------------------------
 
     @property
     def has_trained(self):
@@ -239,21 +249,14 @@ class Run:
     def model_class(self):
         return getattr(models, configuration.MODELS[self.config.model.name].class_name)
 
-    def _claim_workdir(self):
-        """Makes the folder, or checks that it belongs to this experiment."""
+    def _check_workdir(self):
+        """Refuses a folder that belongs to another experiment, before anything is done."""
         path = self.path("config.json")
-        try:
-            os.makedirs(self.workdir, exist_ok=True)
-            if not os.path.exists(path):
-                files.write_text(path, configuration.to_json(self.config))
-                return
-        except OSError as error:
-            raise RunError(
-                f"cannot write to the workdir {self.workdir}: {error.strerror}"
-            ) from error
+        if not os.path.exists(path):
+            return
         ours, theirs = (
-            configuration.flatten(comparable(self.config)),
-            configuration.flatten(comparable(files.read_json(path))),
+            configuration.flatten(comparable(values))
+            for values in (json.loads(configuration.to_json(self.config)), files.read_json(path))
         )
         different = [
             f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
@@ -262,8 +265,19 @@ class Run:
         ]
         if different:
             raise RunError(
-                f"{self.workdir} belongs to another experiment ({'; '.join(different)}): choose another --workdir"
+                f"{self.workdir} belongs to another experiment ({'; '.join(different)}): "
+                "choose another --workdir"
             )
+
+    def _claim_workdir(self):
+        """Makes the folder this experiment's, once everything else is known to be right."""
+        path = self.path("config.json")
+        try:
+            os.makedirs(self.workdir, exist_ok=True)
+            if self.is_chief and not os.path.exists(path):
+                files.write_text(path, configuration.to_json(self.config))
+        except OSError as error:
+            raise RunError(f"cannot write to the workdir {self.workdir}: {error}") from error
 
     def _summarize(self, arrays):
         config, state = self.config, self.state
@@ -301,6 +315,7 @@ class Run:
             "published/log_likelihood": config.published.log_likelihood,
             "published/source": config.published.source,
             "published/protocol": config.published.protocol,
+            "command": self.command,
             "commit": commit(),
         }
 
@@ -311,29 +326,20 @@ class Run:
         return path
 
 
-def comparable(config):
-    """The part of a configuration that two runs in one folder must share: all but evaluation and
-    published figures."""
-    values = config if isinstance(config, dict) else json.loads(configuration.to_json(config))
-    values = {
-        section: value
-        for section, value in values.items()
-        if section not in ("evaluation", "published")
-    }
-    return values | {
-        "training": {
-            k: v
-            for k, v in values["training"].items()
-            if k not in ("checkpoint_seconds", "histograms")
-        }
-    }
+def comparable(values):
+    """The part of a configuration that runs in one folder must share: not how they are evaluated,
+    compared, logged or how often they are saved."""
+    values = {k: v for k, v in values.items() if k not in ("evaluation", "published")}
+    for field in ("checkpoint_seconds", "histograms"):
+        values["training"].pop(field)
+    return values
 
 
 def build_model(config, dataset):
     """The model of `config.model` for the images of `dataset`."""
     arguments = dict(config.model)
     class_name = configuration.MODELS[arguments.pop("name")].class_name
-    arguments.pop("pseudo_inputs")
+    arguments.pop("pseudo_inputs", None)  # how they begin, which is not the model's concern
     return getattr(models, class_name)(
         event_shape=dataset.image_shape,
         likelihood=dataset.likelihood,
@@ -386,7 +392,11 @@ def commit():
 def _initialize_pseudo_inputs(model, config, dataset):
     """Sets pseudo-inputs to training images with a little noise, as in the authors' code, where
     the configuration asks for it."""
-    if config.model.prior != "vampprior" or config.model.pseudo_inputs != "training_images":
+    model_fields = config.model.to_dict()
+    if (model_fields.get("prior"), model_fields.get("pseudo_inputs")) != (
+        "vampprior",
+        "training_images",
+    ):
         return
     count, images = config.model.num_components, dataset.train.images
     if count > len(images):

@@ -36,10 +36,8 @@ def pseudo_input_samples(model, seed, count=8):
     from it."""
     u = model.prior.pseudo_inputs[:count]
     top = next(iter(model.noise_shapes))
-    encode = model.encode if top == "z1" else model.encode_z2
-    loc, scale = encode(u)
-    noise = tf.random.stateless_normal([count, 9, loc.shape[-1]], stateless_seed(seed, 1))
-    z = tf.reshape(loc[:, tf.newaxis] + scale[:, tf.newaxis] * noise, [-1, loc.shape[-1]])
+    draws = model.trace(u, noise=model.noise(stateless_seed(seed, 1), count, 9)).sites[top].value
+    z = tf.reshape(tf.transpose(draws, [1, 0, 2]), [count * 9, -1])
     images = model.generate(latents={top: z}, seed=stateless_seed(seed, 2)).mean
     rows = tf.concat([u[:, tf.newaxis], tf.reshape(images, [count, 9, *model.event_shape])], 1)
     return plotting.image_grid(

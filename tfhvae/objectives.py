@@ -133,11 +133,10 @@ class Objective:
         beta = tf.cast(self.beta(step) if callable(self.beta) else self.beta, tf.float32)
         trace = model.trace(x, noise=noise, training=training)
         bound = self.bound(trace, beta)
-        maximised = (
-            bound
-            if self.gradient == "standard"
-            else self._path_gradient_surrogate(model, x, noise, trace, beta, training)
-        )
+        maximised = bound
+        if self.gradient != "standard":
+            surrogate = self._path_gradient_surrogate(model, x, noise, trace, beta, training)
+            maximised = surrogate + tf.stop_gradient(bound - surrogate)  # value of the bound
         return -tf.reduce_mean(maximised), *_record(trace, bound, beta)
 
     def evaluate(self, model, x, noise):
@@ -159,7 +158,8 @@ class Objective:
             sum_k v_k d log p(x, z_k)|direct + v_k² (d log w_k / d z_k) (d z_k)|path,    v_k the
             normalised weights.
 
-        For K = 1, v_k = 1, and this is sticking the landing.
+        With beta inside the weight, the score terms are multiplied by beta, and v_k² becomes
+        (1 - beta) v_k + beta v_k². For K = 1, v_k = 1, and this is sticking the landing.
         """
         values = {name: tf.stop_gradient(site.value) for name, site in trace.sites.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -169,9 +169,10 @@ class Objective:
         along_path = tape.gradient(log_w, values)
         v = tf.stop_gradient(bounds.normalized_weights(log_w, self.num_importance))
         direct = fixed.log_px + beta * tf.add_n([site.log_p for site in fixed.sites.values()])
+        path_weight = v * (1.0 - beta) + beta * tf.square(v)
         surrogate = v * direct
         for name, site in trace.sites.items():
-            coefficient = tf.stop_gradient(tf.square(v)[..., tf.newaxis] * along_path[name])
+            coefficient = tf.stop_gradient(path_weight[..., tf.newaxis] * along_path[name])
             surrogate += tf.reduce_sum(coefficient * site.value, -1)
         return tf.reduce_sum(surrogate, 0) / self.num_samples
 

@@ -41,6 +41,12 @@ class _IndependentPixels(tfd.Distribution):
     def _sum_event(self, per_pixel):
         return tf.reduce_sum(per_pixel, list(range(-self._event_rank, 0)))
 
+    def _fold_event(self, x):
+        """`[..., *event]` to `[..., pixels]`; axes of known length stay known."""
+        event_start = x.shape.rank - self._event_rank
+        pixels = x.shape[event_start:].num_elements()
+        return tf.reshape(x, tf.concat([tf.shape(x)[:event_start], [pixels]], 0))
+
 
 class Bernoulli(_IndependentPixels):
     """Binary pixels. Values between 0 and 1 are accepted and give the cross-entropy.
@@ -64,7 +70,9 @@ class Bernoulli(_IndependentPixels):
         return self._logits
 
     def _log_prob(self, x):
-        return self._sum_event(x * self._logits - tf.nn.softplus(self._logits))
+        # XLA is twice as fast on one axis of pixels as on height, width and channels.
+        x, logits = self._fold_event(x), self._fold_event(self._logits)
+        return tf.reduce_sum(x * logits - tf.nn.softplus(logits), -1)
 
     def _mean(self):
         return tf.sigmoid(self._logits)

@@ -50,8 +50,7 @@ class LatentVariableModel(keras.Model):
         self._is_evaluating = False
         self._seeds = keras.random.SeedGenerator(seed=0)
 
-    # What a model says of itself
-    # -------------------------------------------------------------------------------------------------
+    # What a model says of itself -----------------------------------------------------------------
 
     @property
     @abc.abstractmethod
@@ -81,8 +80,7 @@ class LatentVariableModel(keras.Model):
         """Draws images. Sites named in `latents` (`{site: [N, units]}`) are clamped, the others
         drawn from p; then N replaces `num_samples`."""
 
-    # Noise
-    # -----------------------------------------------------------------------------------------------------------------------
+    # Noise ---------------------------------------------------------------------------------------
 
     def noise(self, seed, batch_size, num_samples=1):
         """Standard normal noise `{site: [S, B, units]}` for one trace: a function of the seed
@@ -102,8 +100,7 @@ class LatentVariableModel(keras.Model):
         """`noise` itself, or a fresh draw where it is None."""
         return self.noise(self.next_seed(), tf.shape(x)[0], num_samples) if noise is None else noise
 
-    # Keras
-    # -----------------------------------------------------------------------------------------------------------------------
+    # Keras ---------------------------------------------------------------------------------------
 
     def build_from_event_shape(self):
         """Makes every weight now, so that saving, loading and resuming never meet a model without
@@ -164,12 +161,13 @@ class LatentVariableModel(keras.Model):
         # Under several replicas the update all-reduces gradients, which XLA cannot compile;
         # forward and backward pass still are.
         self._replicas = self.distribute_strategy.num_replicas_in_sync
-        jit = jit_compile and not run_eagerly
-        self._compiled_gradients = tf.function(self._gradients, jit_compile=jit)
-        self._compiled_update = (
-            tf.function(self._update, jit_compile=jit) if self._replicas == 1 else self._update
-        )
-        self._compiled_test = tf.function(self._test, jit_compile=jit)
+
+        def compiled(function):
+            return function if run_eagerly else tf.function(function, jit_compile=jit_compile)
+
+        self._compiled_gradients = compiled(self._gradients)
+        self._compiled_update = compiled(self._update) if self._replicas == 1 else self._update
+        self._compiled_test = compiled(self._test)
 
     def get_compile_config(self):
         """Saved models hold weights and architecture; how they were trained stands in the

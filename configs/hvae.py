@@ -1,0 +1,18 @@
+"""Two-level HVAE with a standard prior, on the embedded 8x8 digits.
+
+python run_experiment.py --model=hvae
+"""
+
+from tfhvae.configuration import base_config
+
+
+def get_config():
+    config = base_config("hvae", "digits")
+    config.model.latent_dims = (16, 16)
+    config.model.hidden_units = 128
+    config.objective.warmup_epochs = 50
+    config.optimizer.learning_rate = 1e-3
+    config.training.epochs = 300
+    config.training.patience = 50
+    config.evaluation.num_samples = 1000
+    return config

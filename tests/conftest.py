@@ -1,0 +1,107 @@
+"""What several files of tests share."""
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of the real data sets: TFHVAE_DATA, else ../shared/data beside the repository."""
+    return pathlib.Path(os.environ.get("TFHVAE_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def seeded():
+    """Equal initial weights in every run of a test."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def linear_gaussian():
+    """`make(q_error=0.0, seed=0) -> model`, a two-level linear-Gaussian model whose q is the exact
+    posterior, moved away from it by `q_error`.
+
+        z2 ~ N(0, I),   z1 ~ N(a z2, t² I),   x ~ N(U (w z1) + b, s² I),    U with orthonormal
+        columns
+
+    so every posterior factorises, and every importance weight equals p(x) where `q_error` is 0.
+    The model has `event_shape` (1, 4, 1), D = 3 units in z2 and z1, and
+    `exact_log_px(x) -> [B]` in float64.
+    """
+    import numpy as np
+    import scipy.stats
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    from tfhvae.models import LatentVariableModel
+    from tfhvae.traces import STANDARD_NORMAL, Trace, draw
+
+    tfd = tfp.distributions
+
+    class LinearGaussian(LatentVariableModel):
+        def __init__(self, q_error, seed):
+            super().__init__((1, 4, 1), name="linear_gaussian")
+            rng = np.random.default_rng(seed)
+            u = np.linalg.qr(rng.normal(size=(4, 3)))[0]
+            b, a, w = rng.normal(size=4), rng.uniform(0.5, 1.5, 3), rng.uniform(0.5, 2.0, 3)
+            t, s = 0.8, 0.6
+            precision_z1 = 1 / t**2 + w**2 / s**2
+            marginal = w**2 * t**2 + s**2  # variance of U'x given z2
+            precision_z2 = 1 + w**2 * a**2 / marginal
+            values = {
+                "u": u,
+                "b": b,
+                "a": a,
+                "w": w,
+                "log_t": np.log(t),
+                "log_s": np.log(s),
+                "q_z2_x": w * a / marginal / precision_z2 + q_error,
+                "q_z2_log_scale": -0.5 * np.log(precision_z2) - q_error,
+                "q_z1_x": w / s**2 / precision_z1 - q_error,
+                "q_z1_z2": a / t**2 / precision_z1 + q_error,
+                "q_z1_log_scale": -0.5 * np.log(precision_z1) + q_error,
+            }
+            self.named = {
+                name: self.add_weight(
+                    shape=np.shape(value),
+                    initializer=lambda shape, dtype=None, value=value: tf.constant(value, dtype),
+                    name=name,
+                )
+                for name, value in values.items()
+            }
+            covariance = (u * (w**2 * (a**2 + t**2))) @ u.T + s**2 * np.eye(4)
+            self._marginal = scipy.stats.multivariate_normal(b, covariance)
+            self.build_from_event_shape()
+
+        @property
+        def noise_shapes(self):
+            return {"z2": (3,), "z1": (3,)}
+
+        def exact_log_px(self, x):
+            return np.atleast_1d(self._marginal.logpdf(np.reshape(x, [-1, 4]).astype(np.float64)))
+
+        def decode(self, latents, training=False):
+            v = self.named
+            loc = tf.matmul(latents["z1"] * v["w"], v["u"], transpose_b=True) + v["b"]
+            loc = tf.reshape(loc, tf.concat([tf.shape(loc)[:-1], [1, 4, 1]], 0))
+            return tfd.Independent(tfd.Normal(loc, tf.exp(v["log_s"])), 3)
+
+        def trace(self, x, num_samples=1, noise=None, values=None, training=False):
+            v, values = self.named, values or {}
+            noise = self.noise_or_draw(noise, x, num_samples)
+            y = tf.matmul(tf.reshape(x, [-1, 4]) - v["b"], v["u"])  # [B, 3]
+            q_z2 = (v["q_z2_x"] * y, tf.exp(v["q_z2_log_scale"]))
+            z2 = draw(q_z2, STANDARD_NORMAL, noise["z2"], values.get("z2"))
+            q_z1 = (v["q_z1_x"] * y + v["q_z1_z2"] * z2.value, tf.exp(v["q_z1_log_scale"]))
+            p_z1 = (v["a"] * z2.value, tf.exp(v["log_t"]))
+            z1 = draw(q_z1, p_z1, noise["z1"], values.get("z1"))
+            log_px = self.decode({"z1": z1.value}).log_prob(x)
+            return Trace({"z2": z2, "z1": z1}, log_px)
+
+    return lambda q_error=0.0, seed=0: LinearGaussian(q_error, seed)

@@ -1,0 +1,299 @@
+"""Estimates equal their direct computation, and diagnostics equal NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from tfhvae import bounds, evaluation
+from tfhvae.diagnostics import PosteriorMoments, StepMeans
+from tfhvae.models import HVAE, VAE
+from tfhvae.models.base import stateless_seed
+
+EVENT = (3, 3, 1)
+
+
+def model_and_images(n=7):
+    keras.utils.set_random_seed(0)
+    model = HVAE(EVENT, latent_dims=(3, 2), hidden_units=4)
+    x = np.random.default_rng(0).integers(0, 2, (n, *EVENT)).astype(np.float32)
+    return model, x
+
+
+def recorded_noise(model, monkeypatch):
+    """A list that collects every noise that `model` draws, in order, as NumPy arrays."""
+    drawn, noise = [], type(model).noise
+
+    def recording(self, seed, batch_size, num_samples=1):
+        result = noise(self, seed, batch_size, num_samples)
+        names = list(result)
+
+        def keep(*values):
+            drawn.append({name: value.copy() for name, value in zip(names, values)})
+
+        with tf.control_dependencies([tf.numpy_function(keep, list(result.values()), [])]):
+            return tf.nest.map_structure(tf.identity, result)
+
+    monkeypatch.setattr(type(model), "noise", recording)
+    return drawn
+
+
+# log p(x)
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_samples", [1, 9, 10, 23])
+def test_streaming_equals_the_direct_computation(num_samples, monkeypatch):
+    """Chunks of 10 samples, groups of 4 examples, 7 examples, 23 samples: nothing divides."""
+    monkeypatch.setattr(evaluation, "ROWS", 40)
+    model, x = model_and_images(7)
+    drawn = recorded_noise(model, monkeypatch)
+    done = []
+    streamed = evaluation.log_likelihood(model, x, num_samples, seed=5, progress=done.append)
+    assert streamed.shape == (7,) and streamed.dtype == np.float64 and sum(done) == 7
+    per_call = min(num_samples, 10)
+    group = 40 // per_call
+    calls = -(-num_samples // per_call)
+    assert len(drawn) == calls * -(-7 // group)
+    log_w = []
+    for i, start in enumerate(range(0, 7, group)):
+        chunks = drawn[i * calls : (i + 1) * calls]
+        noise = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+        batch = x[start : start + group]
+        noise = {name: value[:, : len(batch)] for name, value in noise.items()}
+        log_w.append(bounds.log_weights(model.trace(batch, noise=noise)).numpy())
+    log_w = np.concatenate(log_w, axis=1).astype(np.float64)
+    assert log_w.shape == (num_samples, 7)
+    direct = scipy.special.logsumexp(log_w, axis=0) - np.log(num_samples)
+    np.testing.assert_allclose(streamed, direct, atol=1e-4)
+    # no two draws are equal: neither over samples, nor over examples, nor over groups
+    values = np.concatenate([np.ravel(chunk["z1"]) for chunk in drawn])
+    assert len(np.unique(values)) > 0.99 * len(values)
+
+
+def test_log_likelihood_is_log_px_when_q_is_the_posterior(linear_gaussian):
+    model = linear_gaussian()
+    x = np.random.default_rng(1).normal(size=(6, *model.event_shape)).astype(np.float32)
+    for num_samples in (1, 700):
+        estimate = evaluation.log_likelihood(model, x, num_samples)
+        np.testing.assert_allclose(estimate, model.exact_log_px(x), rtol=2e-5)
+
+
+def test_log_likelihood_approaches_log_px(linear_gaussian):
+    """With q off the posterior: below on average at K = 1, within 0.1 nats at K = 5000 (its standard
+    error is below 0.02)."""
+    model = linear_gaussian(q_error=0.15)
+    x = np.random.default_rng(1).normal(size=(40, *model.event_shape)).astype(np.float32)
+    exact = model.exact_log_px(x)
+    assert (evaluation.log_likelihood(model, x, 1) - exact).mean() < -0.05
+    np.testing.assert_allclose(evaluation.log_likelihood(model, x, 5000), exact, atol=0.1)
+
+
+def test_log_likelihood_is_reproducible():
+    model, x = model_and_images()
+    first = evaluation.log_likelihood(model, x, 30, seed=1)
+    np.testing.assert_array_equal(first, evaluation.log_likelihood(model, x, 30, seed=1))
+    assert np.abs(first - evaluation.log_likelihood(model, x, 30, seed=2)).min() > 0
+    eager = evaluation.log_likelihood(model, x, 30, seed=1, jit_compile=False)
+    np.testing.assert_allclose(first, eager, atol=1e-4)
+
+
+def shapes_in(graph):
+    """Shapes of every tensor in a graph and in the functions that it calls."""
+    for operation in graph.get_operations():
+        yield from (output.shape for output in operation.outputs)
+    for name in graph._functions:
+        function = graph._get_function(name)
+        inner = getattr(function, "graph", None)
+        if inner is not None:
+            yield from shapes_in(inner)
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(monkeypatch):
+    """Noise is asked for in chunks, whatever K: at most ROWS rows of images and samples at once."""
+    asked = []
+    model, x = model_and_images(3)
+    noise = type(model).noise
+
+    def recording(self, seed, batch_size, num_samples=1):
+        asked.append(num_samples)
+        return noise(self, seed, batch_size, num_samples)
+
+    monkeypatch.setattr(type(model), "noise", recording)
+    largest = {}
+    for num_samples in (1000, 20_011):
+        asked.clear()
+        estimate = evaluation._streaming_estimate(model, num_samples, 500, jit_compile=False)
+        graph = estimate.get_concrete_function(
+            tf.TensorSpec([4, *EVENT]), tf.TensorSpec([2], tf.int32)
+        ).graph
+        assert set(asked) <= {500, num_samples % 500} and 1 <= len(asked) <= 2
+        sizes = [shape.num_elements() or 0 for shape in shapes_in(graph) if shape.rank is not None]
+        assert len(sizes) > 50
+        largest[num_samples] = max(sizes)
+    assert largest[1000] == largest[20_011] <= 500 * 4 * 9 * 2
+
+
+def test_default_chunks_are_bounded(monkeypatch):
+    rows, original = [], evaluation._streaming_estimate
+
+    def recording(model, num_samples, per_call, jit_compile):
+        estimate = original(model, num_samples, per_call, jit_compile)
+
+        def run(x, seed):
+            rows.append(len(x) * per_call)
+            return estimate(x, seed)
+
+        return run
+
+    monkeypatch.setattr(evaluation, "_streaming_estimate", recording)
+    model, x = model_and_images(5)
+    for num_samples in (1, 300, 3000):
+        evaluation.log_likelihood(model, x, num_samples, jit_compile=False)
+    assert max(rows) <= evaluation.ROWS
+
+
+# Terms of the bound
+# -------------------------------------------------------------------------------------------------
+
+
+def test_bound_terms_add_up():
+    model, x = model_and_images(7)
+    terms = evaluation.bound_terms(model, x, num_samples=6, seed=2, batch_size=3)
+    assert terms.keys() == {"elbo", "log_px", "kl/z2", "kl/z1", "q_mean/z2", "q_mean/z1"}
+    assert all(len(value) == 7 and value.dtype == np.float64 for value in terms.values())
+    np.testing.assert_allclose(
+        terms["elbo"], terms["log_px"] - terms["kl/z2"] - terms["kl/z1"], rtol=1e-5
+    )
+    for start in (0, 3, 6):
+        batch = x[start : start + 3]
+        noise = model.noise(stateless_seed(2, start), len(batch), 6)
+        trace, rows = model.trace(batch, noise=noise), slice(start, start + 3)
+        np.testing.assert_allclose(terms["elbo"][rows], bounds.elbo(trace), rtol=1e-4)
+        for name, site in trace.sites.items():
+            kl = np.sum(site.kl, -1).mean(0)
+            np.testing.assert_allclose(terms[f"kl/{name}"][rows], kl, rtol=1e-4, atol=1e-5)
+            mean = np.mean(site.q_mean, 0)
+            np.testing.assert_allclose(terms[f"q_mean/{name}"][rows], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_bound_terms_equal_the_sampled_bound_on_average(linear_gaussian):
+    """E[log p(x|z) - KL] = log p(x) at the posterior; 5 standard errors, false alarm 1e-5."""
+    model = linear_gaussian()
+    x = np.random.default_rng(1).normal(size=(20, *model.event_shape)).astype(np.float32)
+    terms = evaluation.bound_terms(model, x, num_samples=2000)
+    difference = terms["elbo"] - model.exact_log_px(x)
+    trace = model.trace(x, num_samples=2000)
+    kl = sum(np.sum(site.kl, -1) for site in trace.sites.values())
+    error = np.std(trace.log_px - kl, axis=0) / np.sqrt(2000)
+    np.testing.assert_array_less(np.abs(difference), 5 * error)
+
+
+def test_mean_and_standard_error():
+    values = np.random.default_rng(0).normal(size=50)
+    mean, error = evaluation.mean_and_standard_error(values)
+    np.testing.assert_allclose([mean, error], [values.mean(), values.std(ddof=1) / np.sqrt(50)])
+    mean, error = evaluation.mean_and_standard_error([3.0])
+    assert mean == 3.0 and np.isnan(error)
+
+
+# Active units
+# -------------------------------------------------------------------------------------------------
+
+
+def test_posterior_moments_equal_numpy():
+    rng = np.random.default_rng(0)
+    means = {"z2": rng.normal(2.0, 0.5, (500, 3)), "z1": rng.normal(-1.0, 2.0, (500, 4))}
+    moments = PosteriorMoments({"z2": 3, "z1": 4})
+    for _ in range(2):  # the second time after a reset
+        moments.reset_state()
+        for rows in (slice(0, 100), slice(100, 101), slice(101, 500)):  # unequal batches
+            moments.update_state({k: tf.constant(v[rows], tf.float32) for k, v in means.items()})
+        for name, variance in moments.variance().items():
+            np.testing.assert_allclose(variance, means[name].var(0), rtol=1e-4)
+
+
+def test_active_units_are_those_above_the_threshold():
+    """Standard deviations 0, 0.09, 0.11 and 3 of the posterior mean: variance 0.01 lies between.
+    A constant mean far from zero is not active."""
+    sign = np.resize([1.0, -1.0], 1000)[:, np.newaxis]
+    z = sign * np.array([0.0, 0.09, 0.11, 3.0]) + np.array([5.0, 0.0, 1.0, -2.0])
+    moments = PosteriorMoments({"z": 4, "unused": 2})
+    for rows in np.split(np.arange(1000), 10):
+        moments.update_state({"z": tf.constant(z[rows], tf.float32), "unused": tf.ones([100, 2])})
+    assert moments.active_units() == {"z": 2, "unused": 0}
+
+
+def test_active_units_of_a_model():
+    """Units whose posterior mean does not depend on x are not active."""
+    keras.utils.set_random_seed(0)
+    model = VAE(EVENT, latent_dim=5, hidden_units=(6,))
+    kernel = model.posterior.kernel.numpy()
+    kernel[:, 2:5] = 0.0  # the means of units 2, 3 and 4
+    model.posterior.kernel.assign(kernel)
+    x = np.random.default_rng(0).integers(0, 2, (300, *EVENT)).astype(np.float32)
+    q_mean = evaluation.bound_terms(model, x, num_samples=2)["q_mean/z1"]
+    assert ((q_mean.var(0) > 0.01) == [True, True, False, False, False]).all()
+    moments = PosteriorMoments({"z1": 5})
+    moments.update_state({"z1": tf.constant(q_mean, tf.float32)})
+    assert moments.active_units() == {"z1": 2}
+
+
+# Means over steps
+# -------------------------------------------------------------------------------------------------
+
+
+def step_means():
+    means = StepMeans(["bound", "beta"], {"z2": 2, "z1": 1})
+
+    def update(bound, beta, z2, z1, step, **kwargs):
+        scalars = {"beta": tf.constant(beta), "bound": tf.constant(bound)}
+        unit_kl = {"z1": tf.constant(z1), "z2": tf.constant(z2)}
+        means.update_state(means.pack(scalars, unit_kl), step, **kwargs)
+
+    return means, update
+
+
+def test_step_means():
+    means, update = step_means()
+    update(1.0, 0.1, [2.0, 3.0], [4.0], 0)
+    update(2.0, 0.3, [4.0, 9.0], [0.0], 1)
+    assert {k: float(v) for k, v in means.scalars().items()} == pytest.approx(
+        {"bound": 1.5, "beta": 0.2}
+    )
+    assert means.result().keys() == {"bound", "beta"}
+    np.testing.assert_allclose(means.unit_kl()["z2"], [3.0, 6.0])
+    np.testing.assert_allclose(means.unit_kl()["z1"], [2.0])
+    assert int(means.count) == 2 and int(means.first_bad_step) == -1 and means.bad_terms() == []
+
+
+def test_step_means_are_weighted():
+    means, update = step_means()
+    update(1.0, 0.0, [0.0, 0.0], [0.0], 0, weight=3.0)
+    update(5.0, 1.0, [4.0, 8.0], [1.0], 1, weight=1.0)
+    assert float(means.scalars()["bound"]) == 2.0
+    np.testing.assert_allclose(means.unit_kl()["z2"], [1.0, 2.0])
+
+
+def test_mean_of_a_constant_is_that_constant():
+    means, update = step_means()
+    for step in range(1000):
+        update(1.0, 0.1, [0.0, 0.0], [0.0], step)
+    assert float(means.scalars()["beta"]) == np.float32(0.1)
+
+
+def test_first_step_that_is_not_finite_is_remembered():
+    means, update = step_means()
+    update(1.0, 0.1, [2.0, 3.0], [4.0], 40)
+    update(float("nan"), 0.1, [2.0, 3.0], [4.0], 41)
+    update(1.0, float("inf"), [2.0, 3.0], [4.0], 42)
+    assert int(means.first_bad_step) == 41 and means.bad_terms() == ["bound"]
+    np.testing.assert_allclose(means.bad_values[1:], [0.1, 2.0, 3.0, 4.0])
+    means.reset_state()
+    assert int(means.first_bad_step) == -1 and means.bad_terms() == [] and int(means.count) == 0
+    update(1.0, 0.1, [2.0, float("inf")], [4.0], 0)
+    assert int(means.first_bad_step) == 0 and means.bad_terms() == []  # a KL, not a scalar
+    means.reset_state()
+    update(7.0, 0.1, [2.0, 3.0], [4.0], 1)
+    assert float(means.scalars()["bound"]) == 7.0
