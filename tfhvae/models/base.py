@@ -197,7 +197,7 @@ class LatentVariableModel(keras.Model):
             self._is_evaluating = False
 
     def train_step(self, x):
-        step = self.optimizer.iterations
+        step = tf.identity(self.optimizer.iterations)  # before the update counts on
         noise = self.noise(
             self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example
         )

@@ -1,0 +1,456 @@
+"""Experiments as people run them: the run folder, going on after any stop, mistakes."""
+
+import csv
+import errno
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import run_experiment
+from tfhvae import configuration, evaluation, experiments, hardware, training
+from tfhvae.errors import RunError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GRAPH = hardware.Hardware(jit_compile=False)
+
+
+def small_config(model="vae", epochs=2):
+    """An experiment of seconds on the embedded data."""
+    config = configuration.load(str(ROOT / "configs" / f"{model}.py"))
+    for field, value in (("hidden_units", 16), ("latent_dim", 4), ("num_components", 5)):
+        if field in config.model:
+            is_tuple = isinstance(config.model[field], tuple)
+            config.model[field] = (value,) if is_tuple else value
+    if "latent_dims" in config.model:
+        config.model.latent_dims = (4, 3)
+    config.objective.num_importance = min(config.objective.num_importance, 2)
+    config.objective.warmup_epochs = 0
+    config.training.epochs = epochs
+    config.training.batch_size = 400
+    config.training.patience = 0
+    config.training.checkpoint_seconds = 0.0
+    config.evaluation.num_samples = 3
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder and summary of a run that trained, was evaluated and drawn."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run = experiments.Run(small_config("vampprior", 3), str(folder), hardware_options=GRAPH)
+    run.train()
+    summary = run.evaluate()
+    run.draw()
+    return folder, summary
+
+
+# The run folder ------------------------------------------------------------------------------
+
+
+def test_run_folder_has_everything(finished):
+    folder, _ = finished
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"config.json", "metrics.csv", "model.keras", "evaluation.npz", "summary.json"} <= names
+    assert {"checkpoints/epoch-00003.npz", "checkpoints/epoch-00002.npz"} <= names
+    assert "checkpoints/epoch-00001.npz" not in names
+    figures = {pathlib.Path(n).stem for n in names if n.startswith("figures/")}
+    assert figures == {
+        "samples", "reconstructions", "interpolations", "training_curves", "kl_per_unit",
+        "pseudo_inputs", "pseudo_input_samples", "latent_pca", "active_units", "log_likelihood",
+        "bound_decomposition",
+    }  # fmt: skip
+    assert not [n for n in names if n.endswith(".part") or "/." in n]
+
+
+def test_summary_keeps_its_contract(finished):
+    folder, summary = finished
+    assert summary == json.loads((folder / "summary.json").read_text())
+    contract = {
+        "model", "dataset", "protocol", "seed", "epochs", "train_images_per_second",
+        "test/log_likelihood", "test/log_likelihood_stderr", "test/eval_samples", "test/elbo",
+        "test/log_px", "test/kl/z1", "test/active_units/z1",
+    }  # fmt: skip
+    assert contract <= set(summary)
+    assert (summary["model"], summary["dataset"], summary["epochs"]) == ("vampprior", "digits", 3)
+    assert summary["test/elbo"] == pytest.approx(
+        summary["test/log_px"] - summary["test/kl/z1"], abs=1e-4
+    )
+    with np.load(folder / "evaluation.npz") as arrays:
+        values = arrays["log_likelihood"]
+    assert len(values) == summary["test/images"] == 300
+    assert summary["test/log_likelihood"] == pytest.approx(values.mean())
+    assert summary["test/log_likelihood_stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(300))
+
+
+def test_metrics_have_a_row_per_epoch_and_no_clock(finished):
+    folder, _ = finished
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    for name in ("bound", "log_px", "kl/z1", "beta", "learning_rate", "gradient_norm"):
+        assert all(np.isfinite(float(row[name])) and float(row[name]) != 0 for row in rows), name
+    assert "active_units/z1" in rows[0] and not [name for name in rows[0] if "second" in name]
+    for row in rows:  # training means are those of training, not of validation
+        assert float(row["bound"]) == pytest.approx(
+            float(row["log_px"]) - float(row["kl/z1"]), abs=1e-3
+        )
+
+
+def test_saved_model_has_the_weights_that_were_evaluated(finished):
+    folder, _ = finished
+    model = keras.models.load_model(folder / "model.keras")
+    run = experiments.Run(small_config("vampprior", 3), str(folder), hardware_options=GRAPH)
+    x = run.dataset.test.images[:20]
+    expected = evaluation.log_likelihood(run.model, x, 4, seed=1, jit_compile=False)
+    np.testing.assert_array_equal(
+        evaluation.log_likelihood(model, x, 4, seed=1, jit_compile=False), expected
+    )
+
+
+def test_tensorboard_has_scalars_and_pictures(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {
+        "bound/train", "bound/validation", "log_px/train", "kl/z1/train", "kl/z1/validation",
+        "training/beta", "training/learning_rate", "training/gradient_norm", "active_units/z1",
+        "samples", "reconstructions", "pseudo_inputs",
+    } <= tags  # fmt: skip
+    assert [event.step for event in events.Tensors("bound/train")] == [1, 2, 3]
+
+
+def test_finished_run_is_known(finished):
+    folder, summary = finished
+    run = experiments.Run(small_config("vampprior", 3), str(folder), hardware_options=GRAPH)
+    assert run.has_trained and run.finished_summary == summary
+    run.config.evaluation.num_samples = 7
+    assert run.finished_summary is None
+
+
+def test_workdir_of_another_experiment_is_refused(finished):
+    folder, _ = finished
+    before = (folder / "config.json").read_bytes()
+    config = small_config("vampprior", 3)
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(RunError, match=r"another experiment .*optimizer.learning_rate=0.001 there"):
+        experiments.Run(config, str(folder), hardware_options=GRAPH)
+    assert (folder / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("model", configuration.MODELS)
+def test_every_model_runs(model, tmp_path):
+    run = experiments.Run(small_config(model, 1), str(tmp_path / "run"), hardware_options=GRAPH)
+    run.train()
+    summary = run.evaluate()
+    assert -60.0 < summary["test/elbo"] < summary["test/log_likelihood"] + 1.0 < 0.0
+    assert run.draw()
+    assert all(os.path.getsize(path) > 1000 for path in run.sample(4))
+
+
+# Going on after a stop -------------------------------------------------------------------------
+
+
+def command(folder, *extra):
+    return [
+        sys.executable, str(ROOT / "run_experiment.py"), "--model=vampprior", f"--workdir={folder}",
+        "--epochs=12", "--eval_samples=5", "--deterministic", "--config.training.patience=3",
+        "--config.objective.warmup_epochs=4", "--config.training.checkpoint_seconds=0",
+        "--config.model.num_components=10", *extra,
+    ]  # fmt: skip
+
+
+def test_killed_run_ends_as_an_uninterrupted_one(tmp_path):
+    """kill -9 in the middle of training, then the same command: equal in every bit."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(
+        command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not list(killed.glob("checkpoints/epoch-*.npz")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    newest = max(killed.glob("checkpoints/epoch-*.npz"))
+    assert newest.name != "epoch-00012.npz", "the run ended before it was killed"
+    again = subprocess.run(command(killed), check=True, capture_output=True, text=True, timeout=300)
+    assert "going on after epoch" in again.stdout
+
+    assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
+    for name in ("evaluation.npz", "checkpoints/epoch-00012.npz"):
+        with np.load(whole / name) as expected, np.load(killed / name) as actual:
+            assert expected.files == actual.files
+            for key in expected.files:
+                if key != "state":  # holds clock times
+                    np.testing.assert_array_equal(actual[key], expected[key], err_msg=key)
+    clocks = ("train_seconds", "train_images_per_second")
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, killed)]
+    assert {k: v for k, v in summaries[0].items() if k not in clocks} == {
+        k: v for k, v in summaries[1].items() if k not in clocks
+    }
+    finished = subprocess.run(
+        command(killed), check=True, capture_output=True, text=True, timeout=200
+    )
+    assert "This run is finished" in finished.stdout
+
+
+def test_half_finished_run_can_be_evaluated_and_then_goes_on(tmp_path):
+    folder = str(tmp_path / "run")
+
+    class StopAfterTwo(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    run = experiments.Run(small_config("vae", 4), folder, hardware_options=GRAPH)
+    fit = run.model.fit
+    run.model.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, StopAfterTwo()], **k)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    half = experiments.Run(small_config("vae", 4), folder, hardware_options=GRAPH)
+    summary = half.evaluate()
+    assert summary["epochs"] == 2 and summary["status"] == "stopped after 2 of 4 epochs"
+    assert half.finished_summary is None
+    rest = experiments.Run(small_config("vae", 4), folder, hardware_options=GRAPH)
+    rest.train()
+    assert rest.state.epoch == 4 and len(rest.state.history) == 4
+    assert rest.finished_summary is None  # the summary is that of epoch 2
+    assert rest.evaluate()["epochs"] == 4
+
+
+def test_unreadable_checkpoint_is_passed_over(tmp_path):
+    folder = tmp_path / "run"
+    run = experiments.Run(small_config("vae", 3), str(folder), hardware_options=GRAPH)
+    run.train()
+    newest = folder / "checkpoints" / "epoch-00003.npz"
+    newest.write_bytes(newest.read_bytes()[:-5000])
+    warnings = []
+    state = training.Checkpoints(str(folder / "checkpoints"), warn=warnings.append).restore(
+        run.model
+    )
+    assert state.epoch == 2 and "epoch-00003.npz is not readable" in warnings[0]
+
+
+def test_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
+    """A real write that stops in the middle: the kernel refuses files above a size."""
+    run = experiments.Run(small_config("vae", 1), str(tmp_path / "run"), hardware_options=GRAPH)
+    run.train()
+    checkpoints = run.checkpoints
+    before = {path: pathlib.Path(path).read_bytes() for path in checkpoints.paths()}
+    run.state.epoch = 2
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(RunError, match="could not write .*the checkpoint of epoch 1 is whole"):
+            checkpoints.save(run.model, run.state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path: pathlib.Path(path).read_bytes() for path in checkpoints.paths()} == before
+    assert os.listdir(checkpoints.folder) == [os.path.basename(path) for path in before]
+    assert checkpoints.restore(run.model).epoch == 1
+    checkpoints.save(run.model, run.state)
+    assert checkpoints.newest_epoch() == 2
+
+
+def test_full_disk_is_named(tmp_path, monkeypatch):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path / "run"), hardware_options=GRAPH)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(RunError, match="No space left on device; there is no earlier checkpoint"):
+        run.train()
+
+
+# Training --------------------------------------------------------------------------------------
+
+
+def test_divergence_names_step_term_and_checkpoint(tmp_path):
+    config = small_config("vae", 5)
+    config.optimizer.learning_rate = 1e38
+    run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH)
+    with pytest.raises(
+        RunError, match=r"diverged at step 1 \(epoch 1\): not finite: .*bound.*no checkpoint yet"
+    ):
+        run.train()
+    assert not run.checkpoints.paths()
+
+
+def test_early_stopping_counts_after_warm_up_and_keeps_the_best():
+    class Weights:
+        weights = []
+        stop_training = False
+
+    recorder = training.Recorder(training.RunState(), None, "", patience=2, warmup_epochs=4)
+    recorder.set_model(Weights())
+    stops = []
+    for epoch, bound in enumerate((-5.0, -6.0, -6.0, -6.0, -4.0, -4.5, -4.6, -4.7), start=1):
+        recorder.state.epoch = epoch
+        Weights.weights = [np.float32(epoch)]
+        recorder._look_ahead(bound)
+        stops.append(recorder.model.stop_training)
+    # worse in epochs 2 and 3, within the warm-up: no count; 4 is the first; 5 is better; 6 and 7
+    assert stops.index(True) == 6
+    assert recorder.state.best_epoch == 5 and recorder.state.best_weights == [5.0]
+
+
+def test_normalized_gradients_ignore_their_length():
+    weights = [keras.Variable(np.ones(3, np.float32)) for _ in range(2)]
+    for variable, factor in zip(weights, (1.0, 1000.0)):
+        optimizer = training.NormalizedGradientAdam(0.1)
+        for gradient in ([3.0, 0.0, 4.0], [0.0, 1.0, 0.0]):
+            optimizer.apply([factor * np.array(gradient, np.float32)], [variable])
+    np.testing.assert_allclose(weights[0].numpy(), weights[1].numpy(), rtol=1e-5)
+    plain, unit = (keras.Variable(np.ones(3, np.float32)) for _ in range(2))
+    adam = keras.optimizers.Adam(0.1)
+    adam.apply([np.array([0.6, 0.0, 0.8], np.float32)], [plain])
+    training.NormalizedGradientAdam(0.1).apply([np.array([3.0, 0.0, 4.0], np.float32)], [unit])
+    np.testing.assert_allclose(plain.numpy(), unit.numpy(), rtol=1e-6)
+
+
+def test_pictures_are_drawn_ever_more_rarely():
+    epochs = [e for e in range(1, 1001) if training.is_picture_epoch(e)]
+    assert epochs == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+
+
+# Mistakes on the command line --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--model=vea"], "expected a model among: vae, iwae, vampprior"),
+        (["--dataset=minst"], "expected a dataset among: digits, dynamic_mnist"),
+        (["--config.objective.num_importanc=3"], "there is no field config.objective.num_imp"),
+        (["--config.optimiser.learning_rate=3"], "there is no field config.optimiser"),
+        (["--config.objective.num_importance=x"], "invalid literal for int"),
+        (["--config.objective.gradient=dreg"], "'doubly_reparameterized'"),
+        (["--config.model.prior=vamp"], "'vampprior'"),
+        (["--config.optimizer.schedule=linear"], "expected a schedule among: constant, step"),
+        (["--config=configs/paper/vea.py"], "there is no configuration configs/paper/vea.py"),
+        (["--config=configs/vae.py", "--model=hvae"], "is for the model 'vae'"),
+        (["--mode=draw"], "value should be one of <train|evaluate|figures|sample>"),
+        (["--epoch=3"], "Unknown command line flag 'epoch'"),
+        (["vae"], "expected flags such as --model=vae. Received: vae"),
+        (["--epochs=0"], "expected training.epochs to be at least 1"),
+        (["--batch_size=100000"], "expected a batch_size of at most 1297"),
+        (["--eval_samples=0"], "expected evaluation.num_samples to be at least 1"),
+        (["--seed=-1"], "expected a seed from 0"),
+        (["--config.model.num_components=2000"], "expected model.num_components of at most 1297"),
+        (["--device=gpu:7"], "expected a device among: cpu"),
+        (["--distribute=multi_worker"], "TF_CONFIG"),
+        (["--dataset=frey_faces"], "frey_rawface.mat"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    workdir = tmp_path / "run"
+    with pytest.raises((RunError, run_experiment.DataError)) as caught:
+        run_experiment.main(["run_experiment.py", f"--workdir={workdir}", *arguments])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value).strip()
+    assert not workdir.exists()
+
+
+def test_unwritable_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write to the workdir"):
+        experiments.Run(small_config(), str(tmp_path / "file" / "run"), hardware_options=GRAPH)
+
+
+def test_nothing_to_show_before_training(tmp_path):
+    with pytest.raises(RunError, match="is not the folder of a run"):
+        run_experiment.main(["x", "--mode=evaluate", f"--workdir={tmp_path}"])
+    experiments.Run(small_config(), str(tmp_path), hardware_options=GRAPH)
+    with pytest.raises(RunError, match="has no checkpoint yet"):
+        run_experiment.main(["x", "--mode=figures", f"--workdir={tmp_path}"])
+
+
+def test_early_stopping_needs_validation_images(data_dir, tmp_path):
+    config = small_config()
+    config.dataset.name = "dynamic_mnist"
+    config.dataset.split = "60k_10k"
+    config.training.patience = 5
+    with pytest.raises(RunError, match="early stopping needs validation images"):
+        experiments.Run(config, str(tmp_path), str(data_dir), GRAPH)
+
+
+def test_mistake_at_the_shell_is_one_line():
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "run_experiment.py"), "--model=vea"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_help_is_quick_and_complete():
+    started = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "run_experiment.py"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert time.monotonic() - started < 10.0  # 0.3 s on an idle machine
+    assert "tensorflow" not in result.stderr
+    for name in (*configuration.MODELS, "dynamic_mnist", "--eval_samples", "--config.seed=0"):
+        assert name in result.stdout
+
+
+def test_shorthands_and_overrides_reach_the_configuration():
+    config, argv = run_experiment.configuration_of(
+        ["x", "--model", "hvae", "--epochs=7", "--config.model.latent_dims=(5, 6)", "--seed=3"]
+    )
+    run_experiment.parse(argv, config)
+    assert (config.model.name, config.training.epochs, config.seed) == ("hvae", 7, 3)
+    assert config.model.latent_dims == (5, 6)
+
+
+# Configurations --------------------------------------------------------------------------------
+
+
+def config_paths():
+    return sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "configs/paper").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", config_paths(), ids=lambda path: path.stem)
+def test_configurations_are_valid_and_say_how_to_run_them(path):
+    config = configuration.load(str(path))
+    configuration.check(config)
+    text = path.read_text()
+    if path.parent.name == "paper":
+        assert f"--config=configs/paper/{path.name}" in text
+        assert "two cores" in text
+        assert config.published.log_likelihood < 0 and config.published.source
+    else:
+        assert f"--model={path.stem}" in text and config.model.name == path.stem
+
+
+def test_every_model_has_a_configuration():
+    assert {p.stem for p in (ROOT / "configs").glob("*.py")} == set(configuration.MODELS)
+
+
+def test_configuration_survives_json(tmp_path):
+    config = configuration.load(str(ROOT / "configs/paper/hvae_vampprior_dynamic_mnist.py"))
+    (tmp_path / "config.json").write_text(configuration.to_json(config))
+    assert configuration.from_json(str(tmp_path / "config.json")).to_dict() == config.to_dict()
