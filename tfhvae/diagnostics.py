@@ -12,7 +12,8 @@ class StepMeans(keras.metrics.Metric):
     """Means over steps of named scalars and of each site's KL per unit, kept as one vector so that
     a step costs one addition.
 
-    It also remembers the first step whose values were not all finite, and those values.
+    It also remembers the first step whose values were not all finite, and those values. Under a
+    `tf.distribute` strategy every replica is given the same values, those of the whole batch.
     """
 
     def __init__(self, scalar_names, units, name="step_means"):
@@ -25,13 +26,11 @@ class StepMeans(keras.metrics.Metric):
         self.units = dict(units)
         size = len(self.scalar_names) + sum(self.units.values())
         # float64, so that the mean of a constant is that constant
-        self.total = self.add_variable((size,), initializer="zeros", dtype="float64", name="total")
-        self.weight = self.add_variable((), initializer="zeros", dtype="float64", name="weight")
-        self.count = self.add_variable((), initializer="zeros", dtype="int64", name="count")
-        self.first_bad_step = self.add_variable(
-            (), initializer="zeros", dtype="int64", name="first_bad_step"
-        )
-        self.bad_values = self.add_variable((size,), initializer="zeros", name="bad_values")
+        self.total = _zeros(self, (size,), "total", "float64")
+        self.weight = _zeros(self, (), "weight", "float64")
+        self.count = _zeros(self, (), "count", "int64")
+        self.first_bad_step = _zeros(self, (), "first_bad_step", "int64")
+        self.bad_values = _zeros(self, (size,), "bad_values")
         self.reset_state()
 
     def pack(self, scalars, unit_kl):
@@ -41,6 +40,10 @@ class StepMeans(keras.metrics.Metric):
             + [unit_kl[site] for site in self.units],
             0,
         )
+
+    def replace(self, packed, name, value):
+        """`packed` with another value of the scalar `name`."""
+        return tf.tensor_scatter_nd_update(packed, [[self.scalar_names.index(name)]], [value])
 
     def reset_state(self):
         super().reset_state()
@@ -58,6 +61,11 @@ class StepMeans(keras.metrics.Metric):
             tf.where(is_bad, tf.cast(step, tf.int64), self.first_bad_step.value)
         )
         self.bad_values.assign(tf.where(is_bad, packed, self.bad_values.value))
+
+    @property
+    def is_empty(self):
+        """Whether nothing was added since the last reset."""
+        return int(self.count.numpy()) == 0
 
     def _means(self):
         return tf.cast(self.total.value / tf.maximum(self.weight.value, 1e-12), tf.float32)
@@ -95,16 +103,26 @@ class PosteriorMoments(keras.metrics.Metric):
         super().__init__(name=name)
         self.units = dict(units)
         size = sum(self.units.values())
-        self.first = self.add_variable((size,), initializer="zeros", name="first")
-        self.second = self.add_variable((size,), initializer="zeros", name="second")
-        self.examples = self.add_variable((), initializer="zeros", name="examples")
+        self.first = _zeros(self, (size,), "first")
+        self.second = _zeros(self, (size,), "second")
+        self.examples = _zeros(self, (), "examples")
 
     def update_state(self, q_means):
         """`q_means`: `{site: [B, units]}`, E_q[u|x] of each example."""
+        examples = tf.shape(q_means[next(iter(self.units))])[0]
+        self.add(*self.sums(q_means), tf.cast(examples, tf.float32))
+
+    def sums(self, q_means):
+        """Sums over examples of the posterior means and of their squares, `[units of all sites]`
+        each."""
         joined = tf.concat([q_means[site] for site in self.units], -1)
-        self.first.assign_add(tf.reduce_sum(joined, 0))
-        self.second.assign_add(tf.reduce_sum(tf.square(joined), 0))
-        self.examples.assign_add(tf.cast(tf.shape(joined)[0], tf.float32))
+        return tf.reduce_sum(joined, 0), tf.reduce_sum(tf.square(joined), 0)
+
+    def add(self, first, second, examples):
+        """Adds sums as from `sums`, over so many examples."""
+        self.first.assign_add(first)
+        self.second.assign_add(second)
+        self.examples.assign_add(examples)
 
     def variance(self):
         """`{site: [units]}`, Var_x E_q[u|x]."""
@@ -121,3 +139,11 @@ class PosteriorMoments(keras.metrics.Metric):
 
     def result(self):
         return self.variance()
+
+
+def _zeros(metric, shape, name, dtype=None):
+    """A variable of a metric that is the same on every replica: reading it costs no communication,
+    so that one of several workers may read it alone."""
+    return metric.add_variable(
+        shape, initializer="zeros", dtype=dtype, aggregation="only_first_replica", name=name
+    )

@@ -202,7 +202,7 @@ class Run:
             first_epoch=state.epoch,
             binarization=dataset.binarization,
         )
-        validation = None
+        validation = validation_steps = None
         if dataset.validation is not None:
             validation = pipeline.evaluation_batches(
                 dataset.validation.images, max(config.batch_size, 500)
@@ -215,6 +215,7 @@ class Run:
                 config.patience,
                 self.config.objective.warmup_epochs,
                 config.checkpoint_seconds,
+                self.is_chief,
             )
         ]
         if self.is_chief:
@@ -227,12 +228,16 @@ class Run:
                 ),
                 training.Progress(config.epochs, self.steps, config.batch_size, state.epoch),
             ]
+        if validation is not None:
+            validation_steps = int(validation.cardinality())
+            validation = hardware.for_replicas(self.strategy, validation)
         self.model.fit(
-            batches,
+            hardware.for_replicas(self.strategy, batches, endless=True),
             epochs=config.epochs,
             initial_epoch=state.epoch,
             steps_per_epoch=self.steps,
             validation_data=validation,
+            validation_steps=validation_steps,
             callbacks=callbacks,
             verbose=0,
             shuffle=False,

@@ -55,11 +55,55 @@ def set_up(hardware, mixed_precision=False):
 def is_chief(strategy):
     """Whether this process writes the run's files."""
     resolver = strategy.cluster_resolver
-    return (
-        resolver is None
-        or not resolver.task_type
-        or (resolver.task_type in ("chief", "worker") and resolver.task_id == 0)
-    )
+    if resolver is None or not resolver.task_type:
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return (resolver.task_type, resolver.task_id) == ("chief" if has_chief else "worker", 0)
+
+
+def for_replicas(strategy, batches, endless=False):
+    """The batches of a run as Keras' `fit` needs them under a strategy: every replica gets its
+    part of every batch, whatever process it is in, and all together get the batch once.
+
+    The parts are as equal as possible, in the order of the replicas. Each process makes the whole
+    batch and takes what is its own, so that the images and their binarisation are those of a run
+    on one device.
+
+    Args:
+      batches: a `tf.data.Dataset` of tensors `[B, ...]`, equal in every process.
+      endless: whether there is no last batch, which saves asking for it at every step.
+
+    Returns:
+      `batches` itself where there is no strategy.
+    """
+    with strategy.scope():
+        if not tf.distribute.has_strategy():
+            return batches
+
+    def of_process(context):
+        replicas = context.num_replicas_in_sync
+        local = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+
+        def part(x, replica):
+            size = tf.shape(x, tf.int64)[0]
+            own = x[replica * size // replicas : (replica + 1) * size // replicas]
+            if x.shape[0] is not None and x.shape[0] % replicas == 0:
+                own = tf.ensure_shape(own, [x.shape[0] // replicas, *x.shape[1:]])
+            return own
+
+        def parts(x):
+            own = tf.data.Dataset.range(first, first + local)
+            return own.map(lambda replica: part(x, replica))
+
+        divided = batches.flat_map(parts)
+        if endless:
+            divided = divided.apply(
+                tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            )
+        return divided.prefetch(2 * local)
+
+    return strategy.distribute_datasets_from_function(of_process)
 
 
 def _select_device(device):
@@ -76,12 +120,19 @@ def _select_device(device):
 
 
 def _multi_worker_strategy():
+    text = os.environ.get("TF_CONFIG")
     try:
-        cluster = json.loads(os.environ["TF_CONFIG"])
-        cluster["cluster"]["worker"], cluster["task"]["index"]
-    except (KeyError, ValueError, TypeError) as error:
+        values = json.loads(text or "")
+        cluster, task = values["cluster"], values["task"]
+        cluster["worker"], cluster[task["type"]][task["index"]]
+    except (LookupError, ValueError, TypeError) as error:
         raise RunError(
-            'multi_worker needs the environment variable TF_CONFIG, such as {"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
-            f'"task": {{"type": "worker", "index": 0}}}}. Received: {os.environ.get("TF_CONFIG")!r} ({error!r})'
+            "multi_worker needs the environment variable TF_CONFIG, such as "
+            '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
+            f'"task": {{"type": "worker", "index": 0}}}}. Received: {text!r} ({error!r})'
         ) from error
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"the workers of TF_CONFIG do not come together: {reason}") from error

@@ -193,12 +193,22 @@ class Recorder(keras.callbacks.Callback):
         ever and keeps the last weights.
       warmup_epochs: length of the warm-up.
       checkpoint_seconds: least time between two checkpoints.
+      is_chief: whether this process writes files; the others only keep the same state, so that
+        all of them stop after the same epoch.
     """
 
     def __init__(
-        self, state, checkpoints, csv_path, patience=0, warmup_epochs=0, checkpoint_seconds=30.0
+        self,
+        state,
+        checkpoints,
+        csv_path,
+        patience=0,
+        warmup_epochs=0,
+        checkpoint_seconds=30.0,
+        is_chief=True,
     ):
         super().__init__()
+        self.is_chief = is_chief
         self.state, self.checkpoints, self.csv_path = state, checkpoints, csv_path
         self.patience, self.warmup_epochs, self.checkpoint_seconds = (
             patience,
@@ -208,7 +218,8 @@ class Recorder(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs=None):
-        files.write_text(self.csv_path, _to_csv(self.state.history))
+        if self.is_chief:
+            files.write_text(self.csv_path, _to_csv(self.state.history))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
@@ -236,7 +247,7 @@ class Recorder(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | {
             name: float(value) for name, value in model.train_means.scalars().items()
         }
-        if "val_bound" in logs:
+        if not model.test_means.is_empty:
             row |= {
                 f"val_{name}": float(value)
                 for name, value in model.test_means.scalars().items()
@@ -258,13 +269,18 @@ class Recorder(keras.callbacks.Callback):
                     kl.numpy()[np.newaxis],
                 ]
             )
-        with open(self.csv_path, "a", encoding="utf-8", newline="") as file:
-            file.write(_to_csv([row], header=len(state.history) == 1))
         if "val_bound" in row and self.patience:
             self._look_ahead(row["val_bound"])
+        if self.is_chief:
+            self._write(row)
+
+    def _write(self, row):
+        state = self.state
+        with open(self.csv_path, "a", encoding="utf-8", newline="") as file:
+            file.write(_to_csv([row], header=len(state.history) == 1))
         last = self.model.stop_training or state.epoch == self.params["epochs"]
         if last or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
-            self.checkpoints.save(model, state)
+            self.checkpoints.save(self.model, state)
             self._saved_at = time.monotonic()
 
     def _look_ahead(self, bound):
@@ -321,7 +337,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         with self.writer.as_default(step=epoch):
             for name, value in model.train_means.scalars().items():
                 tf.summary.scalar(_board_name("train", name), value)
-            if "val_bound" in (logs or {}):
+            if not model.test_means.is_empty:
                 for name, value in model.test_means.scalars().items():
                     if name != "beta":
                         tf.summary.scalar(_board_name("validation", name), value)
@@ -390,9 +406,11 @@ class Progress(keras.callbacks.Callback):
         self.done = batch + 1
 
     def on_epoch_end(self, epoch, logs=None):
-        shown = {"epoch": f"{epoch + 1}/{self.epochs}", "bound": f"{float(logs['bound']):.2f}"}
-        if "val_bound" in logs:
-            shown["val"] = f"{float(logs['val_bound']):.2f}"
+        means, validation = self.model.train_means, self.model.test_means
+        shown = {"epoch": f"{epoch + 1}/{self.epochs}"}
+        shown["bound"] = f"{float(means.scalars()['bound']):.2f}"
+        if not validation.is_empty:
+            shown["val"] = f"{float(validation.scalars()['bound']):.2f}"
         self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, logs=None):

@@ -11,6 +11,7 @@ from tfhvae import diagnostics
 from tfhvae.traces import Trace
 
 _VALIDATION_STREAM = 0x7E57  # keeps validation noise apart from training noise of the same seed
+_SUM = tf.distribute.ReduceOp.SUM
 
 
 class Generation(NamedTuple):
@@ -146,28 +147,31 @@ class LatentVariableModel(keras.Model):
         self.training_seed = seed
         probe = self.trace(tf.zeros([1, *self.event_shape]), noise=self.noise(0, 1))
         units = {name: site.kl.shape[-1] for name, site in probe.sites.items()}
-        self.train_means = diagnostics.StepMeans(
-            [*objective.metric_names(self), "learning_rate", "gradient_norm"],
-            units,
-            name="train_means",
-        )
-        self.test_means = diagnostics.StepMeans(
-            objective.metric_names(self), units, name="test_means"
-        )
-        self.posterior_moments = diagnostics.PosteriorMoments(
-            {name: site.q_mean.shape[2:].num_elements() for name, site in probe.sites.items()},
-            name="posterior_moments",
-        )
-        # Under several replicas the update all-reduces gradients, which XLA cannot compile;
-        # forward and backward pass still are.
-        self._replicas = self.distribute_strategy.num_replicas_in_sync
+        with self.distribute_strategy.scope():
+            self._is_distributed = tf.distribute.has_strategy()
+            self.train_means = diagnostics.StepMeans(
+                [*objective.metric_names(self), "learning_rate", "gradient_norm"],
+                units,
+                name="train_means",
+            )
+            self.test_means = diagnostics.StepMeans(
+                objective.metric_names(self), units, name="test_means"
+            )
+            self.posterior_moments = diagnostics.PosteriorMoments(
+                {name: site.q_mean.shape[2:].num_elements() for name, site in probe.sites.items()},
+                name="posterior_moments",
+            )
 
         def compiled(function):
             return function if run_eagerly else tf.function(function, jit_compile=jit_compile)
 
+        self._compiled_update = compiled(self._update)
         self._compiled_gradients = compiled(self._gradients)
-        self._compiled_update = compiled(self._update) if self._replicas == 1 else self._update
         self._compiled_test = compiled(self._test)
+        if self._is_distributed:
+            # The step itself sums over replicas, so that a limit of the gradient's norm is one of
+            # the whole gradient; Keras would limit each replica's part.
+            self.optimizer._all_reduce_sum_gradients = list
 
     def get_compile_config(self):
         """Saved models hold weights and architecture; how they were trained stands in the
@@ -197,48 +201,87 @@ class LatentVariableModel(keras.Model):
             self._is_evaluating = False
 
     def train_step(self, x):
-        step = tf.identity(self.optimizer.iterations)  # before the update counts on
+        step = self.optimizer.iterations
         noise = self.noise(
             self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example
         )
-        means = self._compiled_update(x, noise)
-        self.train_means.update_state(means, step)
-        return self.train_means.scalars()
+        update = self._update_of_replicas if self._is_distributed else self._compiled_update
+        self.train_means.update_state(update(x, noise), step)
+        return self._logs(self.train_means)
 
     def test_step(self, x):
         step = self.test_means.count
         noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), tf.shape(x)[0], 1)
         means, q_means = self._compiled_test(x, noise)
-        self.test_means.update_state(means, step, weight=tf.cast(tf.shape(x)[0], tf.float32))
-        self.posterior_moments.update_state(q_means)
-        return self.test_means.scalars()
+        examples = tf.cast(tf.shape(x)[0], tf.float32)
+        moments = self.posterior_moments.sums(q_means)
+        if self._is_distributed:
+            means = tf.math.multiply_no_nan(means, examples)  # a replica may have no examples
+            means, examples, *moments = _sum_over_replicas([means, examples, *moments])
+            means /= examples
+        self.test_means.update_state(means, step, weight=examples)
+        self.posterior_moments.add(*moments, examples)
+        return self._logs(self.test_means)
 
     def _step_seed(self, step, *stream):
-        replica = tf.distribute.get_replica_context()
-        replica_id = (
-            replica.replica_id_in_sync_group if replica is not None and self._replicas > 1 else 0
+        replica = (
+            tf.distribute.get_replica_context().replica_id_in_sync_group
+            if self._is_distributed
+            else 0
         )
-        return stateless_seed(self.training_seed, step, replica_id, *stream)
+        return stateless_seed(self.training_seed, step, replica, *stream)
+
+    def _logs(self, means):
+        """What Keras shows and hands to callbacks."""
+        scalars = means.scalars()
+        strategy = self.distribute_strategy
+        if (
+            isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+            and strategy.num_replicas_in_sync > 1
+        ):
+            # Keras takes the mean over workers once more, of each entry along its first axis: so
+            # it is given one entry, with an axis.
+            return {"bound": scalars["bound"][tf.newaxis]}
+        return scalars
 
     def _gradients(self, x, noise):
         with tf.GradientTape() as tape:
             loss, scalars, unit_kl = self.objective(
                 self, x, noise, self.optimizer.iterations, training=True
             )
-            # Keras sums gradients over replicas; the loss is a mean over the local batch.
-            scaled = self.optimizer.scale_loss(loss / self._replicas)
+            scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        return gradients, scalars, unit_kl
+        scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)
+        scalars["gradient_norm"] = tf.linalg.global_norm(gradients)
+        return gradients, self.train_means.pack(scalars, unit_kl)
 
     def _update(self, x, noise):
-        gradients, scalars, unit_kl = (
-            self._gradients(x, noise) if self._replicas == 1 else self._compiled_gradients(x, noise)
-        )
-        scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)
-        scalars["gradient_norm"] = tf.linalg.global_norm(gradients) * self._replicas
+        gradients, means = self._gradients(x, noise)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        return self.train_means.pack(scalars, unit_kl)
+        return means
+
+    def _update_of_replicas(self, x, noise):
+        """`_update` where x is one replica's part of the batch. Sums over replicas cannot be
+        compiled by XLA; forward and backward pass still are."""
+        gradients, means = self._compiled_gradients(x, noise)
+        pairs = [pair for pair in zip(gradients, self.trainable_variables) if pair[0] is not None]
+        gradients, variables = zip(*pairs)
+        examples = tf.cast(tf.shape(x)[0], tf.float32)
+        *sums, examples = _sum_over_replicas(
+            [*(tf.math.multiply_no_nan(t, examples) for t in (means, *gradients)), examples]
+        )
+        means, *gradients = (total / examples for total in sums)
+        self.optimizer.apply_gradients(zip(gradients, variables))
+        return self.train_means.replace(means, "gradient_norm", tf.linalg.global_norm(gradients))
 
     def _test(self, x, noise):
         scalars, unit_kl, q_means = self.objective.evaluate(self, x, noise)
         return self.test_means.pack(scalars, unit_kl), q_means
+
+
+def _sum_over_replicas(tensors):
+    """Sums of float32 tensors over all replicas, in one operation."""
+    flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+    total = tf.distribute.get_replica_context().all_reduce(_SUM, flat)
+    parts = tf.split(total, [tensor.shape.num_elements() for tensor in tensors])
+    return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)]

@@ -1,0 +1,98 @@
+"""The shape of the code: imports run one way, importing is cheap, documentation runs as written."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tfhvae"
+
+# Each part may import what stands before it.
+ORDER = (
+    ("errors", "files", "startup", "progress"),
+    ("layers", "distributions", "traces", "data"),
+    ("bounds", "diagnostics", "plotting", "configuration", "hardware"),
+    ("objectives", "models"),
+    ("evaluation", "figures", "training", "reporting", "results"),
+    ("experiments",),
+)
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+
+
+def imports_of(path):
+    """Every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_part_has_its_place():
+    parts = {part_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert parts == set(RANK)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)
+def test_imports_run_one_way(path):
+    part = part_of(path)
+    for module in imports_of(path):
+        names = module.split(".")
+        assert names[0] != "configs", "library code never imports configurations"
+        if names[0] == "tfhvae" and len(names) > 1 and names[1] in RANK and names[1] != part:
+            assert RANK[names[1]] <= RANK[part], f"{part} imports {module}"
+
+
+def test_layers_know_only_keras_and_distributions_no_keras():
+    for path in (PACKAGE / "layers").glob("*.py"):
+        known = {name.split(".")[0] for name in imports_of(path)}
+        assert known <= {"keras", "tfhvae", "math", "numbers"}, path
+        assert all(m.startswith("tfhvae.layers") for m in imports_of(path) if "tfhvae" in m)
+    for path in (PACKAGE / "distributions").glob("*.py"):
+        assert "keras" not in {name.split(".")[0] for name in imports_of(path)}, path
+
+
+def test_importing_the_package_is_cheap():
+    code = (
+        "import sys, tfhvae, tfhvae.configuration; print({'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("page", ["docs/adding-a-model.md", "docs/models/vae.md", "README.md"])
+def test_documented_python_runs_as_written(page, tmp_path, monkeypatch):
+    """A page's Python blocks, in order, as one program."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        check=True, capture_output=True, timeout=200, cwd=tmp_path,
+    )  # fmt: skip
+
+
+def pages():
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
+def test_documented_configurations_exist(page):
+    text = page.read_text()
+    for path in re.findall(r"configs/(?:paper/)?\w+\.py", text):
+        assert (ROOT / path).exists() or "two_block" in path, path
