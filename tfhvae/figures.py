@@ -18,12 +18,10 @@ def samples(model, seed):
     )
 
 
-def reconstructions(model, x, seed, count=30):
-    """Test images above their reconstructions. `x`: `[N, *event]`."""
+def reconstructions(model, x, seed, count=30, title="test images and their reconstructions"):
+    """Images above their reconstructions. `x`: `[N, *event]`."""
     x = x[:count]
-    return plotting.reconstructions(
-        x, _reconstruct(model, x, seed).numpy(), title="test images and their reconstructions"
-    )
+    return plotting.reconstructions(x, _reconstruct(model, x, seed).numpy(), title=title)
 
 
 def pseudo_inputs(model):
@@ -71,7 +69,12 @@ def interpolations(model, x, seed, rows=6, steps=9):
 def training_pictures(model, x, seed):
     """`{name: [H, W, 3] uint8}` for TensorBoard: the same seed every time, so that one sees the
     same draws improve."""
-    figures = {"samples": samples(model, seed), "reconstructions": reconstructions(model, x, seed)}
+    figures = {
+        "samples": samples(model, seed),
+        "reconstructions": reconstructions(
+            model, x, seed, title="held-out images and their reconstructions"
+        ),
+    }
     if _has_pseudo_inputs(model):
         figures["pseudo_inputs"] = pseudo_inputs(model)
     return {name: plotting.to_rgb_array(figure) for name, figure in figures.items()}
