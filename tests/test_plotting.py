@@ -185,9 +185,10 @@ class TestSheets:
         left, top = round(box.x0), pixels.shape[0] - round(box.y1)
         drawn = pixels[top : top + scale * array.shape[0], left : left + scale * array.shape[1]]
         expected = array if array.ndim == 3 else np.repeat(array[..., np.newaxis], 3, -1)
-        expected = expected.repeat(scale, 0).repeat(scale, 1) * 255
-        assert scale >= 2
-        assert np.abs(drawn - expected).max() <= 1
+        # Matplotlib before 3.11 moves the edges of enlarged pixels by one: look at their centres.
+        centres = drawn[scale // 2 :: scale, scale // 2 :: scale]
+        assert scale >= 3
+        assert np.abs(centres - 255 * expected).max() <= 1
 
     def test_grey_levels_are_not_stretched(self):
         image = plotting.image_grid(np.full((1, 8, 8, 1), 0.5)).axes[0].images[0]

@@ -61,6 +61,27 @@ def is_chief(strategy):
     return (resolver.task_type, resolver.task_id) == ("chief" if has_chief else "worker", 0)
 
 
+def check_agreement(strategy, epoch):
+    """Checks that all workers go on from the same epoch; all of them must call it.
+
+    Raises:
+      RunError: on every worker, if they do not: they would wait for each other for ever.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+
+    @tf.function
+    def everywhere():
+        return strategy.gather(strategy.run(lambda: tf.constant([epoch])), axis=0)
+
+    epochs = sorted(set(everywhere().numpy().tolist()))
+    if len(epochs) > 1:
+        raise RunError(
+            f"the workers would go on from different epochs: {epochs}; "
+            "expected one --workdir that all of them share"
+        )
+
+
 def for_replicas(strategy, batches, endless=False):
     """The batches of a run as Keras' `fit` needs them under a strategy: every replica gets its
     part of every batch, whatever process it is in, and all together get the batch once.
@@ -124,7 +145,8 @@ def _multi_worker_strategy():
     try:
         values = json.loads(text or "")
         cluster, task = values["cluster"], values["task"]
-        cluster["worker"], cluster[task["type"]][task["index"]]
+        if task["index"] not in range(len(cluster[task["type"]])) or not cluster["worker"]:
+            raise IndexError("task is none of cluster")
     except (LookupError, ValueError, TypeError) as error:
         raise RunError(
             "multi_worker needs the environment variable TF_CONFIG, such as "

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhvae import files
+from tfhvae import files, hardware
 from tfhvae.errors import RunError
 
 
@@ -149,7 +149,16 @@ class Checkpoints:
 
     def restore(self, model):
         """Puts the newest readable checkpoint into `model` and returns its `RunState`, or None
-        where there is none."""
+        where there is none. Workers of one run call it together.
+
+        Raises:
+          RunError: if it is of another model, or workers find different ones.
+        """
+        state = self._restore(model)
+        hardware.check_agreement(model.distribute_strategy, state.epoch if state else 0)
+        return state
+
+    def _restore(self, model):
         for path in self.paths():
             try:
                 with np.load(path, allow_pickle=False) as archive:

@@ -137,10 +137,13 @@ class LatentVariableModel(keras.Model):
           jit_compile: whether forward pass, backward pass and update are compiled by XLA; random
             numbers stay outside, where they are faster.
         """
+        with self.distribute_strategy.scope():
+            self._is_distributed = tf.distribute.has_strategy()
         super().compile(
             optimizer=optimizer,
             jit_compile=False,
-            steps_per_execution=steps_per_execution,
+            # TensorFlow 2.21 cannot run Keras' loop over steps on several replicas.
+            steps_per_execution=1 if self._is_distributed else steps_per_execution,
             run_eagerly=run_eagerly,
         )
         self.objective = objective
@@ -148,7 +151,6 @@ class LatentVariableModel(keras.Model):
         probe = self.trace(tf.zeros([1, *self.event_shape]), noise=self.noise(0, 1))
         units = {name: site.kl.shape[-1] for name, site in probe.sites.items()}
         with self.distribute_strategy.scope():
-            self._is_distributed = tf.distribute.has_strategy()
             self.train_means = diagnostics.StepMeans(
                 [*objective.metric_names(self), "learning_rate", "gradient_norm"],
                 units,
@@ -172,6 +174,12 @@ class LatentVariableModel(keras.Model):
             # The step itself sums over replicas, so that a limit of the gradient's norm is one of
             # the whole gradient; Keras would limit each replica's part.
             self.optimizer._all_reduce_sum_gradients = list
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing is left to build. Under a strategy, Keras would take a batch for it, also from a
+        validation set that was just read to its end."""
 
     def get_compile_config(self):
         """Saved models hold weights and architecture; how they were trained stands in the
@@ -201,7 +209,7 @@ class LatentVariableModel(keras.Model):
             self._is_evaluating = False
 
     def train_step(self, x):
-        step = self.optimizer.iterations
+        step = tf.identity(self.optimizer.iterations)  # before the update counts on
         noise = self.noise(
             self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example
         )
@@ -264,8 +272,13 @@ class LatentVariableModel(keras.Model):
         """`_update` where x is one replica's part of the batch. Sums over replicas cannot be
         compiled by XLA; forward and backward pass still are."""
         gradients, means = self._compiled_gradients(x, noise)
-        pairs = [pair for pair in zip(gradients, self.trainable_variables) if pair[0] is not None]
-        gradients, variables = zip(*pairs)
+        gradients, variables = zip(
+            *(
+                (tf.ensure_shape(gradient, variable.shape), variable)
+                for gradient, variable in zip(gradients, self.trainable_variables)
+                if gradient is not None
+            )
+        )
         examples = tf.cast(tf.shape(x)[0], tf.float32)
         *sums, examples = _sum_over_replicas(
             [*(tf.math.multiply_no_nan(t, examples) for t in (means, *gradients)), examples]
