@@ -6,6 +6,7 @@ with two replicas on two logical CPUs, and two workers on the loopback address, 
 
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -13,9 +14,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from tfhvae.errors import RunError
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SECONDS = 240  # after which a process that hangs is ended
 
 FIELDS = {

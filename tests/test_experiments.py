@@ -59,7 +59,14 @@ def finished(tmp_path_factory):
 def test_run_folder_has_everything(finished):
     folder, _ = finished
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"config.json", "metrics.csv", "model.keras", "evaluation.npz", "summary.json"} <= names
+    assert {
+        "config.json",
+        "command.txt",
+        "metrics.csv",
+        "model.keras",
+        "evaluation.npz",
+        "summary.json",
+    } <= names
     assert {"checkpoints/epoch-00003.npz", "checkpoints/epoch-00002.npz"} <= names
     assert "checkpoints/epoch-00001.npz" not in names
     figures = {pathlib.Path(n).stem for n in names if n.startswith("figures/")}
@@ -415,6 +422,14 @@ def test_help_is_quick_and_complete():
     assert "tensorflow" not in result.stderr
     for name in (*configuration.MODELS, "dynamic_mnist", "--eval_samples", "--config.seed=0"):
         assert name in result.stdout
+
+
+def test_command_that_repeats_a_run_has_no_folders_of_this_machine():
+    typed = ["x", "--mode=train", "--model=vae", "--data_dir=/a", "--workdir=/b", "--seed=3"]
+    assert (
+        run_experiment.repeat(typed)
+        == "python run_experiment.py --model=vae --seed=3 --data_dir=DIR"
+    )
 
 
 def test_shorthands_and_overrides_reach_the_configuration():

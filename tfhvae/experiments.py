@@ -31,7 +31,7 @@ _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the 
 class Run:
     """One experiment in one folder.
 
-    The folder holds `config.json`, `metrics.csv`, `tensorboard/`, `checkpoints/`, `model.keras`,
+    The folder holds `config.json`, `command.txt`, `metrics.csv`, `tensorboard/`, `checkpoints/`, `model.keras`,
     `evaluation.npz`, `figures/*.png` and
     `summary.json`.
 
@@ -281,6 +281,7 @@ class Run:
             os.makedirs(self.workdir, exist_ok=True)
             if self.is_chief and not os.path.exists(path):
                 files.write_text(path, configuration.to_json(self.config))
+                files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
             raise RunError(f"cannot write to the workdir {self.workdir}: {error}") from error
 
@@ -320,9 +321,17 @@ class Run:
             "published/log_likelihood": config.published.log_likelihood,
             "published/source": config.published.source,
             "published/protocol": config.published.protocol,
-            "command": self.command,
+            "command": self._training_command(),
             "commit": commit(),
         }
+
+    def _training_command(self):
+        """The command that began the run, also where another one evaluates it."""
+        try:
+            with open(self.path("command.txt"), encoding="utf-8") as file:
+                return file.read().strip() or None
+        except FileNotFoundError:
+            return self.command
 
     def _save_figure(self, name, figure):
         path = self.path("figures", f"{name}.png")
