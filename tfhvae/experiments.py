@@ -8,6 +8,7 @@ import subprocess
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfhvae import (
     configuration,
@@ -136,7 +137,10 @@ class Run:
         return summary
 
     def draw(self):
-        """Draws every figure of the run into `figures/` and returns their paths."""
+        """Draws every figure of the run into `figures/` and returns their paths; of several
+        workers, the chief does."""
+        if not self.is_chief:
+            return []
         training.restore_best_weights(self.model, self.state)
         arrays = None
         if os.path.exists(self.path("evaluation.npz")):
@@ -155,6 +159,8 @@ class Run:
     def sample(self, count=64):
         """Draws `count` images from the model into `samples.npz` and a sheet into
         `figures/samples.png`; returns both paths."""
+        if not self.is_chief:
+            return []
         training.restore_best_weights(self.model, self.state)
         generation = self.model.generate(count, seed=self.config.seed)
         with (
@@ -231,17 +237,22 @@ class Run:
         if validation is not None:
             validation_steps = int(validation.cardinality())
             validation = hardware.for_replicas(self.strategy, validation)
-        self.model.fit(
-            hardware.for_replicas(self.strategy, batches, endless=True),
-            epochs=config.epochs,
-            initial_epoch=state.epoch,
-            steps_per_epoch=self.steps,
-            validation_data=validation,
-            validation_steps=validation_steps,
-            callbacks=callbacks,
-            verbose=0,
-            shuffle=False,
-        )
+        try:
+            self.model.fit(
+                hardware.for_replicas(self.strategy, batches, endless=True),
+                epochs=config.epochs,
+                initial_epoch=state.epoch,
+                steps_per_epoch=self.steps,
+                validation_data=validation,
+                validation_steps=validation_steps,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+        except tf.errors.UnavailableError as error:
+            raise RunError(
+                "another worker has stopped; start all of them again with the same command"
+            ) from error
 
     def _jit_compile(self):
         if self.hardware.jit_compile is not None:
