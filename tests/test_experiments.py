@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -236,6 +237,16 @@ def test_half_finished_run_can_be_evaluated_and_then_goes_on(tmp_path):
     assert rest.state.epoch == 4 and len(rest.state.history) == 4
     assert rest.finished_summary is None  # the summary is that of epoch 2
     assert rest.evaluate()["epochs"] == 4
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    with open(tmp_path / "lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process is training in"):
+            run.train()
+    run.train()
+    assert run.has_trained
 
 
 def test_unreadable_checkpoint_is_passed_over(tmp_path):

@@ -2,6 +2,7 @@
 on anywhere."""
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -104,7 +105,15 @@ class Run:
 
     def train(self):
         """Trains to the end, from the newest checkpoint if there is one; then puts the best
-        weights in and saves `model.keras`."""
+        weights in and saves `model.keras`.
+
+        Raises:
+          RunError: if another process trains in the same folder.
+        """
+        with self._alone():
+            self._train()
+
+    def _train(self):
         config = self.config.training
         if not self.has_trained:
             self._fit(config)
@@ -335,6 +344,22 @@ class Run:
             "command": self._training_command(),
             "commit": commit(),
         }
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """Holds the folder's lock, which goes with the process, however that ends."""
+        if not self.is_chief:
+            yield
+            return
+        with open(self.path("lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"another process is training in {self.workdir}: wait for it, or choose "
+                    "another --workdir"
+                ) from error
+            yield
 
     def _training_command(self):
         """The command that began the run, also where another one evaluates it."""
