@@ -141,9 +141,17 @@ def configuration_of(argv):
 
 def repeat(argv):
     """The command line that repeats a run elsewhere: without this machine's folders, or a mode."""
-    kept = [a for a in argv[1:] if not a.startswith(("--workdir", "--mode", "--data_dir"))]
-    data = ["--data_dir=DIR"] if any(a.startswith("--data_dir") for a in argv) else []
-    return " ".join(["python run_experiment.py", *kept, *data])
+    kept, arguments = [], iter(argv[1:])
+    for argument in arguments:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if name in ("workdir", "mode", "data_dir"):
+            if not equals:
+                next(arguments, None)  # the value stands by itself
+            if name == "data_dir":
+                kept.append("--data_dir=DIR")
+        else:
+            kept.append(argument)
+    return " ".join(["python run_experiment.py", *kept])
 
 
 def parse(argv, config):

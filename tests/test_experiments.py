@@ -436,10 +436,10 @@ def test_help_is_quick_and_complete():
 
 
 def test_command_that_repeats_a_run_has_no_folders_of_this_machine():
-    typed = ["x", "--mode=train", "--model=vae", "--data_dir=/a", "--workdir=/b", "--seed=3"]
+    typed = "x --mode=train --model=vae --data_dir=/a --workdir /b --seed 3 --jit_compile".split()
     assert (
         run_experiment.repeat(typed)
-        == "python run_experiment.py --model=vae --seed=3 --data_dir=DIR"
+        == "python run_experiment.py --model=vae --data_dir=DIR --seed 3 --jit_compile"
     )
 
 
