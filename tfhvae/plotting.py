@@ -273,6 +273,9 @@ def training_curves(history, title="Training"):
             ax.set_ylim(-0.05, 1.05 * max(1.0, curves["beta"][1].max()))
         else:
             _log_scale_where_it_helps(ax, curves[names[0]][1])
+            if heading == "Learning rate" and ax.get_yscale() == "linear":
+                # from 0, so that the last digits of a constant rate are not blown up to a curve
+                ax.set_ylim(0.0, 1.1 * max(1e-12, np.nanmax(curves["learning_rate"][1])))
     return _laid_out(figure)
 
 
