@@ -22,7 +22,12 @@ def make_trace(label=None, seed=0):
     def site():
         value, log_q, log_p = rng.normal(size=(*lead, UNITS)), *rng.normal(size=(2, *lead)) * 2
         kl = rng.gamma(1.0, 0.5, size=(*lead, UNITS))
-        return Site(*(tf.constant(v, tf.float32) for v in (value, log_q, log_p, kl, value)))
+        return Site(
+            *(
+                tf.constant(v, tf.float32)
+                for v in (value, log_q, log_p, kl, value, tf.ones_like(value))
+            )
+        )
 
     log_y = np.log(rng.dirichlet(np.ones(CLASSES), size=(2, SAMPLES, BATCH)))
     log_qy, log_py = np.moveaxis(log_y, -1, 2).astype(np.float32)  # [S, Y, B]

@@ -2,6 +2,7 @@
 nothing here needs TensorFlow."""
 
 import dataclasses
+import inspect
 import json
 import os
 import runpy
@@ -40,6 +41,12 @@ _VAE = {
 }
 _HVAE = {"latent_dims": (40, 40), "hidden_units": 300, **_PRIOR, **_GAUSSIAN}
 _CONV_HVAE = {**_HVAE, "width": 1.0, "decoder_convolutions": 4}
+_DEEP = {
+    "latent_dims": (64, 32, 16, 8, 4),
+    "hidden_units": (512, 256, 128, 64, 32),
+    "activation": "leaky_rectifier",
+    "batch_normalization": "all",
+}
 
 MODELS = {
     "vae": ModelEntry("VAE", "VAE with one latent variable (Kingma & Welling 2014)", _VAE),
@@ -54,10 +61,24 @@ MODELS = {
         "HVAE", "two-level hierarchical VAE with a VampPrior on z2", {**_HVAE, "prior": "vampprior"}
     ),
     "conv_hvae": ModelEntry("ConvHVAE", "two-level HVAE with gated convolutions", _CONV_HVAE),
+    "deep_vae": ModelEntry(
+        "DeepVAE", "VAE of L layers, inference bottom-up (Sønderby et al. 2016a)", _DEEP
+    ),
+    "prob_ladder": ModelEntry(
+        "ProbabilisticLadder",
+        "probabilistic ladder network of L layers (Sønderby et al. 2016a)",
+        {**_DEEP, "top_down": "own", "upward": "means"},
+    ),
+    "ladder_vae": ModelEntry(
+        "LadderVAE",
+        "Ladder VAE of L layers (Sønderby et al. 2016b)",
+        {**_DEEP, "top_down": "shared", "upward": "hidden"},
+    ),
 }
 DEFAULT_MODEL = "vampprior"
 PSEUDO_INPUTS = ("random", "training_images")
 SCHEDULES = ("constant", "step", "cosine")
+BATCH_STATISTICS = ("running", "recalibrated")
 
 
 def base_config(model, dataset):
@@ -100,6 +121,7 @@ def base_config(model, dataset):
                 "epsilon": 1e-8,
                 "normalize_gradients": False,
                 "global_clipnorm": config_dict.placeholder(float),
+                "element_clip": config_dict.placeholder(float),  # after global_clipnorm
             },
             "training": {
                 "epochs": 100,
@@ -108,8 +130,14 @@ def base_config(model, dataset):
                 "mixed_precision": False,
                 "checkpoint_seconds": 30.0,
                 "histograms": False,
+                "test_curve": True,  # where there is no validation part
+                "initial_run": config_dict.placeholder(str),  # folder of the run to start from
             },
-            "evaluation": {"num_samples": 5000, "active_unit_samples": 10},
+            "evaluation": {
+                "num_samples": 5000,
+                "active_unit_samples": 10,
+                "batch_statistics": "running",
+            },
             "published": {
                 "log_likelihood": config_dict.placeholder(float),
                 "source": "",
@@ -136,6 +164,48 @@ def tomczak_welling(model, dataset, prior, log_likelihood):
     config.training.patience = 50
     config.published.log_likelihood = log_likelihood
     config.published.source = "Tomczak & Welling 2018"
+    return config
+
+
+# The four columns of the papers' figure 3 and tables, and the probabilistic ladder.
+DEEP_VARIANTS = {
+    "vae": ("deep_vae", "none", False),
+    "vae_bn": ("deep_vae", "all", False),
+    "vae_bn_wu": ("deep_vae", "all", True),
+    "ladder_vae": ("ladder_vae", "all", True),
+    "prob_ladder": ("prob_ladder", "all", True),
+}
+MAX_LAYERS = 5
+
+
+def sonderby(variant, dataset, epochs, warmup_epochs=200, published=()):
+    """The protocol of Sønderby et al. 2016a, b, with their published number.
+
+    The first L of 64-32-16-8-4 latents, batches of 256, Adam at 1e-3, linear warm-up from 0 where
+    the variant has one, 5000 importance samples, batch statistics taken anew for the evaluation.
+
+    Args:
+      variant: "NAME-L", a name in `DEEP_VARIANTS` and the number of layers, such as
+        "ladder_vae-5".
+      published: `{variant: (log-likelihood, source)}`.
+
+    Raises:
+      RunError: with what exists, for another variant.
+    """
+    name, _, layers = variant.rpartition("-")
+    known = [f"{v}-{n}" for v in DEEP_VARIANTS for n in range(1, MAX_LAYERS + 1)]
+    check_name("variant", variant, known)
+    model, batch_normalization, has_warmup = DEEP_VARIANTS[name]
+    config = base_config(model, dataset)
+    config.model.latent_dims = config.model.latent_dims[: int(layers)]
+    config.model.hidden_units = config.model.hidden_units[: int(layers)]
+    config.model.batch_normalization = batch_normalization
+    config.objective.warmup_epochs = warmup_epochs if has_warmup else 0
+    config.optimizer.learning_rate = 1e-3
+    config.training.batch_size = 256
+    config.training.epochs = epochs
+    if variant in published:
+        config.published.log_likelihood, config.published.source = published[variant]
     return config
 
 
@@ -174,6 +244,7 @@ def check(config):
     check_name("model", config.model.name, MODELS)
     check_name("dataset", config.dataset.name, DATASETS)
     check_name("schedule", config.optimizer.schedule, SCHEDULES)
+    check_name("batch_statistics", config.evaluation.batch_statistics, BATCH_STATISTICS)
     if "pseudo_inputs" in config.model:
         check_name("pseudo_inputs", config.model.pseudo_inputs, PSEUDO_INPUTS)
     for section, field, least in (
@@ -193,6 +264,17 @@ def check(config):
         raise RunError(
             f"expected a positive optimizer.learning_rate. Received: {config.optimizer.learning_rate}"
         )
+    element_clip = config.optimizer.element_clip
+    if element_clip is not None:
+        if not element_clip > 0.0:
+            raise RunError(
+                f"expected a positive optimizer.element_clip. Received: {element_clip}"
+            )
+        if config.optimizer.normalize_gradients:
+            raise RunError(
+                "expected optimizer.element_clip or optimizer.normalize_gradients, received both: "
+                "a gradient of unit length has no element to clip"
+            )
     if not 0 <= config.seed < 2**31:
         raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")
 
@@ -215,11 +297,13 @@ def flatten(values, prefix=""):
 
 
 def load(path):
-    """The configuration that `get_config()` of a Python file returns.
+    """The configuration that `get_config()` of a Python file returns; `FILE.py:VARIANT` calls
+    `get_config("VARIANT")`.
 
     Raises:
-      RunError: if there is no such file, or it has no `get_config`.
+      RunError: if there is no such file, it has no `get_config`, or that takes no variant.
     """
+    path, _, variant = path.partition(":")
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
         existing = (
@@ -234,7 +318,10 @@ def load(path):
     namespace = runpy.run_path(path)
     if "get_config" not in namespace:
         raise RunError(f"expected {path} to define get_config()")
-    return namespace["get_config"]()
+    get_config = namespace["get_config"]
+    if variant and not inspect.signature(get_config).parameters:
+        raise RunError(f"{path} has no variants. Received: {variant!r} after the colon")
+    return get_config(variant) if variant else get_config()
 
 
 def from_json(path):

@@ -27,6 +27,7 @@ class Site(NamedTuple):
     log_p: tf.Tensor  # [S, (Y,) B]      generative model
     kl: tf.Tensor  # [S, (Y,) B, units]  analytic per unit where q and p factorise, else log q - log p as one unit
     q_mean: tf.Tensor  # [S, (Y,) B, *E]
+    q_scale: tf.Tensor  # [S, (Y,) B, *E]  standard deviation
 
 
 class ObservedLabel(NamedTuple):
@@ -94,4 +95,6 @@ def draw(q, p, noise, value=None):
     else:
         log_p = p.log_prob(value)
         kl = (log_q - log_p)[..., tf.newaxis]
-    return Site(value, log_q, log_p, kl, tf.broadcast_to(q_loc, shape))
+    return Site(
+        value, log_q, log_p, kl, tf.broadcast_to(q_loc, shape), tf.broadcast_to(q_scale, shape)
+    )

@@ -8,9 +8,11 @@ from tfhvae.layers.convolution import GatedConv2D
 from tfhvae.layers.dense import MLP, GatedDense, JointDense
 from tfhvae.layers.folding import Fold
 from tfhvae.layers.gaussian import GaussianHead, PrecisionWeightedMerge
+from tfhvae.layers.normalization import BatchNormalization
 
 __all__ = [
     "MLP",
+    "BatchNormalization",
     "Fold",
     "GatedConv2D",
     "GatedDense",

@@ -11,6 +11,7 @@ from tfhvae.layers.folding import (
     positive_integer,
     unfold_leading_axes,
 )
+from tfhvae.layers.normalization import BatchNormalization
 
 
 def gated_initializer():
@@ -192,7 +193,7 @@ class MLP(keras.layers.Layer):
 
     def _normalization_layer(self):
         if self.normalization == "batch":
-            return keras.layers.BatchNormalization(dtype=self.dtype_policy)
+            return BatchNormalization(dtype=self.dtype_policy)
         return keras.layers.LayerNormalization(dtype=self.dtype_policy)
 
     def build(self, input_shape):

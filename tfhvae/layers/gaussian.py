@@ -5,6 +5,7 @@ from keras import initializers, ops
 
 from tfhvae.layers.dense import broadcast_shape
 from tfhvae.layers.folding import folded_matmul, positive_integer
+from tfhvae.layers.normalization import BatchNormalization
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -30,6 +31,8 @@ class GaussianHead(keras.layers.Layer):
         min_variance: for the softplus form. The default, 1e-6, is invisible next
             to any variance worth modelling; without it the gradient of the
             square root is not finite once softplus(a) underflows.
+        normalization: None or "batch": whether `loc` and `a` are batch-normalised,
+            each unit by itself; the bias is then that of the normalisation.
         kernel_initializer: for the kernel, `[D, 2U]`, the mean's columns first. D
             is the fan-in of both halves; an initializer which looks at the
             fan-out sees 2U. The default keeps the variance of the inputs.
@@ -46,6 +49,7 @@ class GaussianHead(keras.layers.Layer):
         scale="softplus_variance",
         log_variance_limits=(-6.0, 2.0),
         min_variance=1e-6,
+        normalization=None,
         kernel_initializer="lecun_normal",
         bias_initializer="zeros",
         **kwargs,
@@ -65,10 +69,16 @@ class GaussianHead(keras.layers.Layer):
             raise ValueError(
                 f"expected min_variance to be positive. Received: min_variance={min_variance!r}"
             )
+        if normalization not in (None, "batch"):
+            raise ValueError(
+                "expected normalization to be None or 'batch'. "
+                f"Received: normalization={normalization!r}"
+            )
         self.units = positive_integer(units, "units")
         self.scale = scale
         self.log_variance_limits = tuple(float(limit) for limit in log_variance_limits)
         self.min_variance = float(min_variance)
+        self.normalization = normalization
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
 
@@ -77,17 +87,26 @@ class GaussianHead(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel", shape=(width, 2 * self.units), initializer=self.kernel_initializer
         )
-        self.bias = self.add_weight(
-            name="bias",
-            shape=(2 * self.units,),
-            initializer=self.bias_initializer,
-            autocast=False,
-        )
+        if self.normalization == "batch":
+            # The outputs stay in full precision.
+            self.normalization_layer = BatchNormalization(dtype=_output_dtype(self))
+            self.normalization_layer.build((None, 2 * self.units))
+        else:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(2 * self.units,),
+                initializer=self.bias_initializer,
+                autocast=False,
+            )
         self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: width})
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         product = ops.cast(folded_matmul(inputs, self.kernel), _output_dtype(self))
-        loc, a = ops.split(product + ops.cast(self.bias, _output_dtype(self)), 2, axis=-1)
+        if self.normalization == "batch":
+            product = self.normalization_layer(product, training=training)
+        else:
+            product = product + ops.cast(self.bias, _output_dtype(self))
+        loc, a = ops.split(product, 2, axis=-1)
         if self.scale == "softplus_variance":
             return loc, ops.sqrt(ops.softplus(a) + self.min_variance)
         return loc, ops.exp(0.5 * ops.clip(a, *self.log_variance_limits))
@@ -96,7 +115,7 @@ class GaussianHead(keras.layers.Layer):
         shape = (*input_shape[:-1], self.units)
         return shape, shape
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs, training=None):
         return _output_spec(self, inputs.shape)
 
     def get_config(self):
@@ -106,6 +125,7 @@ class GaussianHead(keras.layers.Layer):
             "scale": self.scale,
             "log_variance_limits": list(self.log_variance_limits),
             "min_variance": self.min_variance,
+            "normalization": self.normalization,
             "kernel_initializer": initializers.serialize(self.kernel_initializer),
             "bias_initializer": initializers.serialize(self.bias_initializer),
         }

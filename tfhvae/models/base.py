@@ -58,6 +58,11 @@ class LatentVariableModel(keras.Model):
     def noise_shapes(self):
         """`{site: event shape of its standard normal noise}`, in drawing order."""
 
+    @property
+    def generation_order(self):
+        """Sites from the top of the generative model down, each drawn given those before it."""
+        return list(self.noise_shapes)
+
     @abc.abstractmethod
     def trace(self, x, num_samples=1, noise=None, values=None, training=False) -> Trace:
         """Runs inference and generative model on a batch.

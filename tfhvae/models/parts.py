@@ -2,13 +2,17 @@
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfhvae.distributions import Bernoulli, DiscretizedLogistic, GaussianMixture
 from tfhvae.traces import STANDARD_NORMAL
 
+tfd = tfp.distributions
+
 PRIORS = ("standard", "mixture", "vampprior")
-LIKELIHOODS = ("bernoulli", "discretized_logistic")
-NUM_PARAMETERS = {"bernoulli": 1, "discretized_logistic": 2}  # per pixel and channel
+NUM_PARAMETERS = {"bernoulli": 1, "discretized_logistic": 2, "gaussian": 2}  # per pixel, channel
+LIKELIHOODS = tuple(NUM_PARAMETERS)
+MIN_GAUSSIAN_VARIANCE = 1e-5  # as in the code of Sønderby et al.
 
 
 def he_normal():
@@ -127,15 +131,19 @@ def image_distribution(parameters, likelihood, logit_limit=None):
         real number.
       likelihood: one of `LIKELIHOODS`. For "discretized_logistic" the mean is a sigmoid clipped to
         [1/512, 1 - 1/512] and the log-scale is clipped to [-4.5, 0], as in Tomczak & Welling's
-        code.
+        code. For "gaussian" the mean is linear and the variance a softplus (Sønderby et al. 2016a,
+        section 3), at least `MIN_GAUSSIAN_VARIANCE`.
       logit_limit: clips Bernoulli logits; see `Bernoulli`.
     """
     parameters = tf.cast(parameters, tf.float32)
     if likelihood == "bernoulli":
         return Bernoulli(parameters, event_rank=3, logit_limit=logit_limit)
-    loc, log_scale = tf.split(parameters, 2, axis=-1)
+    loc, a = tf.split(parameters, 2, axis=-1)
+    if likelihood == "gaussian":
+        scale = tf.sqrt(tf.nn.softplus(a) + MIN_GAUSSIAN_VARIANCE)
+        return tfd.Independent(tfd.Normal(loc, scale), reinterpreted_batch_ndims=3)
     loc = tf.clip_by_value(tf.sigmoid(loc), 1.0 / 512.0, 1.0 - 1.0 / 512.0)
-    return DiscretizedLogistic(loc, tf.clip_by_value(log_scale, -4.5, 0.0), event_rank=3)
+    return DiscretizedLogistic(loc, tf.clip_by_value(a, -4.5, 0.0), event_rank=3)
 
 
 def flatten_event(x):

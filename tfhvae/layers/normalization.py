@@ -1,0 +1,95 @@
+"""Batch normalisation, written out: fewer operations than the stock layer, and faster with it."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class BatchNormalization(keras.layers.Layer):
+    """Normalises each feature over all other axes.
+
+    ```none
+    output = gamma (x - mean) / sqrt(variance + epsilon) + beta
+    ```
+
+    In training, mean and variance (the biased one) are those of the batch, and
+    running averages of both follow them; otherwise the running averages take
+    their place. Where a batch holds S samples of each of its examples, `[S, B, D]`,
+    the statistics are taken over all S * B rows: an example counts with all its
+    samples, and the mean over samples is one over draws of the same
+    distribution, so that S changes the noise of the statistics, not what they
+    estimate.
+
+    Statistics and output are computed in float32 under mixed precision; the
+    output is then cast to the compute dtype.
+
+    Args:
+        momentum: share of the running averages that stays, per update.
+        epsilon: added to the variance.
+        scale: whether there is a gamma.
+
+    Input shape: `[..., D]`.
+
+    Output shape: `[..., D]`.
+
+    References:
+        Ioffe & Szegedy, Batch normalization, 2015, algorithms 1 and 2.
+        Sønderby et al. 2016a, section 2.3: essential for more than two layers of
+            latent variables.
+    """
+
+    def __init__(self, momentum=0.99, epsilon=1e-3, scale=True, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"expected 0 <= momentum < 1. Received: momentum={momentum!r}")
+        if not epsilon > 0.0:
+            raise ValueError(f"expected epsilon to be positive. Received: epsilon={epsilon!r}")
+        self.momentum = momentum
+        self.epsilon = float(epsilon)
+        self.scale = bool(scale)
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        options = {"shape": (width,), "autocast": False}
+        # Not aggregated: within a compiled step, replicas cannot wait for each other.
+        statistics = {"trainable": False, "aggregation": "none"}
+        if self.scale:
+            self.gamma = self.add_weight(name="gamma", initializer="ones", **options)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **options)
+        self.moving_mean = self.add_weight(
+            name="moving_mean", initializer="zeros", **options, **statistics
+        )
+        self.moving_variance = self.add_weight(
+            name="moving_variance", initializer="ones", **options, **statistics
+        )
+        self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: width})
+
+    def call(self, inputs, training=None):
+        x = ops.cast(inputs, self.moving_mean.dtype)
+        if training:
+            axes = list(range(x.ndim - 1))
+            mean = ops.mean(x, axes)
+            variance = ops.mean(ops.square(x - mean), axes)
+            self._follow(self.moving_mean, mean)
+            self._follow(self.moving_variance, variance)
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        factor = ops.rsqrt(variance + self.epsilon)
+        if self.scale:
+            factor = factor * self.gamma
+        return ops.cast(x * factor + (self.beta - mean * factor), self.compute_dtype)
+
+    def _follow(self, average, value):
+        value = ops.stop_gradient(value)
+        average.assign(average * self.momentum + value * (1.0 - self.momentum))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "scale": self.scale,
+        }
