@@ -25,7 +25,7 @@ def make_trace(label=None, seed=0):
         return Site(
             *(
                 tf.constant(v, tf.float32)
-                for v in (value, log_q, log_p, kl, value, tf.ones_like(value))
+                for v in (value, log_q, log_p, kl, value, np.ones_like(value))
             )
         )
 

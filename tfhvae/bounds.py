@@ -10,6 +10,7 @@ order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
     labelled                  log p(y) added to log w
     unlabelled, training      Y outside: sum_y q(y) [log w - log q(y)]
     unlabelled, likelihood    Y inside: log sum_y w (q(y) cancels)
+    unlabelled, y relaxed     log p(y) - log q(y), averaged over q(y), joins the latent terms
 
 References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3.31.
 """
@@ -18,16 +19,16 @@ import math
 
 import tensorflow as tf
 
-from tfhvae.traces import EnumeratedLabel, Trace
+from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Trace
 
 
 def log_weights(trace: Trace, beta=1.0):
     """Log importance weights `[S, (Y,) B]`: log p(x, y, z) - log q(z), with the latent terms
-    scaled by `beta`."""
+    scaled by `beta`. A relaxed y is a latent variable like the others."""
     log_w = trace.log_px + beta * tf.add_n(
         [site.log_p - site.log_q for site in trace.sites.values()]
     )
-    return log_w if trace.label is None else log_w + trace.label.log_p
+    return _with_label(trace, log_w, beta)
 
 
 def importance_weighted(trace: Trace, num_importance=1, beta=1.0, classes="outside"):
@@ -69,8 +70,7 @@ def elbo(trace: Trace, beta=1.0, free_bits=0.0):
         else tf.add_n([tf.reduce_sum(site.kl, -1) for site in trace.sites.values()])
     )
     per_sample = trace.log_px - beta * latent_cost
-    if trace.label is not None:
-        per_sample += trace.label.log_p
+    per_sample = _with_label(trace, per_sample, beta)
     return tf.reduce_mean(_reduce_classes(trace, per_sample, "outside"), 0)
 
 
@@ -84,6 +84,14 @@ def normalized_weights(log_w, num_importance):
     K: `[S, B]`."""
     grouped = tf.reshape(log_w, [-1, num_importance, tf.shape(log_w)[-1]])
     return tf.reshape(tf.nn.softmax(grouped, axis=1), tf.shape(log_w))
+
+
+def _with_label(trace, log_w, beta):
+    if trace.label is None:
+        return log_w
+    if isinstance(trace.label, RelaxedLabel):
+        return log_w + beta * (trace.label.log_p - trace.label.log_q)
+    return log_w + trace.label.log_p
 
 
 def _reduce_classes(trace, log_w, classes):

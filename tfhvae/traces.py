@@ -44,12 +44,20 @@ class EnumeratedLabel(NamedTuple):
     log_p: tf.Tensor  # [S, Y, B]
 
 
+class RelaxedLabel(NamedTuple):
+    """The class is drawn as a relaxed one-hot vector (Gumbel-softmax); its two log-densities are
+    replaced by their means under q(y|.), so that log_p - log_q is minus their KL divergence."""
+
+    log_q: tf.Tensor  # [S, B]  sum_y q(y) log q(y)
+    log_p: tf.Tensor  # [S, B]  sum_y q(y) log p(y)
+
+
 class Trace(NamedTuple):
     """Everything that was drawn for one batch, in drawing order."""
 
     sites: dict[str, Site]
     log_px: tf.Tensor  # [S, (Y,) B]  log p(x | everything drawn)
-    label: ObservedLabel | EnumeratedLabel | None = None
+    label: ObservedLabel | EnumeratedLabel | RelaxedLabel | None = None
 
 
 def gaussian_log_prob(value, loc, scale):
@@ -87,14 +95,27 @@ def draw(q, p, noise, value=None):
         log_q_units = -0.5 * (tf.square(noise) + _LOG_2PI) - tf.math.log(q_scale)
     else:
         log_q_units = gaussian_log_prob(value, q_loc, q_scale)
-    shape = tf.shape(value)
-    log_q = tf.reduce_sum(tf.broadcast_to(log_q_units, shape), -1)
-    if isinstance(p, tuple):
-        log_p = tf.reduce_sum(gaussian_log_prob(value, *p), -1)
-        kl = tf.broadcast_to(gaussian_kl(q, p), shape)
-    else:
+    if not isinstance(p, tuple):
+        shape = tf.shape(value)
+        log_q = tf.reduce_sum(tf.broadcast_to(log_q_units, shape), -1)
         log_p = p.log_prob(value)
         kl = (log_q - log_p)[..., tf.newaxis]
-    return Site(
-        value, log_q, log_p, kl, tf.broadcast_to(q_loc, shape), tf.broadcast_to(q_scale, shape)
-    )
+    else:
+        log_p_units = gaussian_log_prob(value, *p)
+        shape = tf.shape(log_p_units)  # p may know the class where q does not yet
+        log_q = tf.reduce_sum(tf.broadcast_to(log_q_units, shape), -1)
+        log_p = tf.reduce_sum(log_p_units, -1)
+        kl = tf.broadcast_to(gaussian_kl(q, p), shape)
+    value, q_loc, q_scale = (tf.broadcast_to(t, shape) for t in (value, q_loc, q_scale))
+    return Site(value, log_q, log_p, kl, q_loc, q_scale)
+
+
+def mean_over_classes(trace, values):
+    """`values` `[S, (Y,) B, ...]` of a trace, averaged over q(y|.) where y is enumerated:
+    `[S, B, ...]`."""
+    if not isinstance(trace.label, EnumeratedLabel):
+        return values
+    weights = tf.exp(trace.label.log_q)  # [S, Y, B]
+    extra = values.shape.rank - weights.shape.rank
+    weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * extra], 0))
+    return tf.reduce_sum(weights * values, 1)

@@ -128,11 +128,13 @@ class MLP(keras.layers.Layer):
         normalization: None, "batch" or "layer", between the linear map and the
             activation. Has to be None when `gated` is true.
         gated: whether the levels are `GatedDense` layers.
+        joint: whether the input is a list of tensors that broadcast against each
+            other; the first level is then a `JointDense`.
         kernel_initializer: of every level. None, the default, stands for
             "glorot_uniform", or for the default of `GatedDense`. An initializer
             with a seed of its own gives equal weights to levels of equal shape.
 
-    Input shape: `[..., D]`, at least two axes.
+    Input shape: `[..., D]`, at least two axes; with `joint`, a list of `[..., D_i]`.
 
     Output shape: `[..., units[-1]]`.
     """
@@ -143,6 +145,7 @@ class MLP(keras.layers.Layer):
         activation="relu",
         normalization=None,
         gated=False,
+        joint=False,
         kernel_initializer=None,
         **kwargs,
     ):
@@ -170,18 +173,30 @@ class MLP(keras.layers.Layer):
         self.activation = activations.get(activation)
         self.normalization = normalization
         self.gated = bool(gated)
+        self.joint = bool(joint)
         self.kernel_initializer = kernel_initializer and initializers.get(kernel_initializer)
-        self.linear_layers = [self._linear_layer(width) for width in self.units]
+        self.linear_layers = [
+            self._linear_layer(width, is_joint=self.joint and level == 0)
+            for level, width in enumerate(self.units)
+        ]
         self.normalization_layers = [
             self._normalization_layer() for _ in self.units if normalization is not None
         ]
 
-    def _linear_layer(self, units):
+    def _linear_layer(self, units, is_joint):
         # An initializer draws the same values each time it is called; a clone draws
         # its own, unless it was given a seed.
         initializer = self.kernel_initializer
         if isinstance(initializer, initializers.Initializer):
             initializer = initializer.clone()
+        if is_joint:
+            return JointDense(
+                units,
+                gated=self.gated,
+                use_bias=self.normalization != "batch",
+                kernel_initializer=initializer,
+                dtype=self.dtype_policy,
+            )
         if self.gated:
             return GatedDense(units, kernel_initializer=initializer, dtype=self.dtype_policy)
         return keras.layers.Dense(
@@ -197,24 +212,32 @@ class MLP(keras.layers.Layer):
         return keras.layers.LayerNormalization(dtype=self.dtype_policy)
 
     def build(self, input_shape):
-        width = input_shape[-1]
-        self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: width})
+        if self.joint:
+            _check_is_sequence_of_shapes(input_shape)
+        else:
+            self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
+            input_shape = (None, input_shape[-1])
+        width = None
         for level, units in enumerate(self.units):
-            self.linear_layers[level].build((None, width))
+            self.linear_layers[level].build((None, width) if level else input_shape)
             if self.normalization_layers:
                 self.normalization_layers[level].build((None, units))
             width = units
 
     def call(self, inputs, training=None):
+        if self.joint:  # the sum of the products is of full shape, from then on it is folded
+            inputs = self.linear_layers[0](inputs)
         x, leading = fold_leading_axes(inputs, event_rank=1)
         for level, linear in enumerate(self.linear_layers):
-            x = linear(x)
+            x = x if self.joint and level == 0 else linear(x)
             if self.normalization_layers:
                 x = self.normalization_layers[level](x, training=training)
             x = activate(x, self.activation)
         return unfold_leading_axes(x, leading)
 
     def compute_output_shape(self, input_shape):
+        if self.joint:
+            input_shape = self.linear_layers[0].compute_output_shape(input_shape)
         return (*input_shape[:-1], self.units[-1])
 
     def get_config(self):
@@ -224,6 +247,7 @@ class MLP(keras.layers.Layer):
             "activation": None if self.gated else activations.serialize(self.activation),
             "normalization": self.normalization,
             "gated": self.gated,
+            "joint": self.joint,
             "kernel_initializer": self.kernel_initializer
             and initializers.serialize(self.kernel_initializer),
         }
