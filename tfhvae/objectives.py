@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfhvae import bounds
+from tfhvae.traces import mean_over_classes
 
 GRADIENTS = ("standard", "sticking_the_landing", "doubly_reparameterized")
 KL_ESTIMATES = ("sampled", "analytic")
@@ -115,6 +116,10 @@ class Objective:
         """Names of the scalars that `__call__` and `evaluate` return."""
         return ["bound", "log_px", *(f"kl/{site}" for site in model.noise_shapes), "beta"]
 
+    def noise(self, model, seed, x):
+        """Noise for one training batch, as `__call__` takes it."""
+        return model.noise(seed, tf.shape(x)[0], self.samples_per_example)
+
     def bound(self, trace, beta=1.0):
         """The bound of one trace, `[B]` in nats."""
         if self.kl == "analytic":
@@ -127,10 +132,10 @@ class Objective:
 
         Args:
           x: `[B, *event]`.
-          noise: as from `model.noise`, with S = M * K samples.
+          noise: as from `self.noise`, with S = M * K samples.
           step: the optimiser's iteration, which sets beta.
         """
-        beta = tf.cast(self.beta(step) if callable(self.beta) else self.beta, tf.float32)
+        beta = self._beta(step)
         trace = model.trace(x, noise=noise, training=training)
         bound = self.bound(trace, beta)
         maximised = bound
@@ -144,8 +149,14 @@ class Objective:
         at beta = 1."""
         trace = model.trace(x, noise=noise, training=False)
         bound = bounds.elbo(trace) if self.kl == "analytic" else bounds.importance_weighted(trace)
-        q_means = {name: tf.reduce_mean(site.q_mean, 0) for name, site in trace.sites.items()}
+        q_means = {
+            name: tf.reduce_mean(mean_over_classes(trace, site.q_mean), 0)
+            for name, site in trace.sites.items()
+        }
         return *_record(trace, bound, tf.constant(1.0)), q_means
+
+    def _beta(self, step):
+        return tf.cast(self.beta(step) if callable(self.beta) else self.beta, tf.float32)
 
     def _path_gradient_surrogate(self, model, x, noise, trace, beta, training):
         """A tensor `[B]` whose gradient is the doubly reparameterised estimate; its value means
@@ -177,11 +188,82 @@ class Objective:
         return tf.reduce_sum(surrogate, 0) / self.num_samples
 
 
+@dataclasses.dataclass(frozen=True)
+class SemiSupervisedObjective(Objective):
+    """Maximises, per unlabelled and per labelled image of a batch,
+
+        mean U(x_u) + mean [L(x_l, y_l) - alpha (-log q(y_l|x_l))]
+
+    (Maaløe et al. 2016, Eqs. 12 and 13, each sum replaced by its batch's mean, as in the authors'
+    code: half of every batch is labelled, however few labels there are). CaGeM has no L; its
+    cross-entropies come from the model. Batches are `((x_l, y_l), x_u)`.
+
+    Args:
+      alpha: weight of the cross-entropy; the papers' beta (N_l + N_u) / N_l.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.gradient != "standard":
+            raise ValueError(
+                f'expected gradient="standard" of a semi-supervised model. Received: {self.gradient!r}'
+            )
+        if not self.alpha >= 0.0:
+            raise ValueError(f"expected alpha >= 0. Received: alpha={self.alpha}")
+
+    def metric_names(self, model):
+        labelled = ["bound_labelled"] if model.has_labelled_bound else []
+        return [*super().metric_names(model), *labelled, "cross_entropy", "error_percent"]
+
+    def noise(self, model, seed, data):
+        (x_labelled, _), x = data
+        labelled_seed = tf.random.experimental.stateless_fold_in(seed, 1)
+        return super().noise(model, labelled_seed, x_labelled), super().noise(model, seed, x)
+
+    def __call__(self, model, data, noise, step, training=True):
+        """As of `Objective`; the KL per site is that of the unlabelled images, `error_percent`
+        that of q(y|.) on the labelled ones of the batch."""
+        (x_labelled, y), x = data
+        noise_labelled, noise = noise
+        beta = self._beta(step)
+        trace = model.trace(x, noise=noise, training=training)
+        bound = self.bound(trace, beta)
+        labelled, cross_entropy = model.labelled_terms(x_labelled, y, noise_labelled, training)
+        loss = self.alpha * tf.reduce_mean(cross_entropy) - tf.reduce_mean(bound)
+        scalars, unit_kl = _record(trace, bound, beta)
+        scalars |= self._classification(model, x_labelled, y, noise_labelled)
+        scalars["cross_entropy"] = tf.reduce_mean(cross_entropy)
+        if model.has_labelled_bound:
+            scalars["bound_labelled"] = tf.reduce_mean(self.bound(labelled, beta))
+            loss -= scalars["bound_labelled"]
+        return loss, scalars, unit_kl
+
+    def evaluate(self, model, data, noise):
+        """As of `Objective`, on `(x, y)`: the bound without the label, and the classifier's error."""
+        x, y = data
+        scalars, unit_kl, q_means = super().evaluate(model, x, noise)
+        labelled, cross_entropy = model.labelled_terms(x, y, noise)
+        scalars |= self._classification(model, x, y, noise)
+        scalars["cross_entropy"] = tf.reduce_mean(cross_entropy)
+        if model.has_labelled_bound:
+            scalars["bound_labelled"] = tf.reduce_mean(bounds.importance_weighted(labelled))
+        return scalars, unit_kl, q_means
+
+    def _classification(self, model, x, y, noise):
+        guess = tf.argmax(model.classify(x, noise=noise), -1, output_type=y.dtype)
+        return {"error_percent": 100.0 * tf.reduce_mean(tf.cast(guess != y, tf.float32))}
+
+
 def _record(trace, bound, beta):
-    unit_kl = {name: tf.reduce_mean(site.kl, [0, 1]) for name, site in trace.sites.items()}
+    unit_kl = {
+        name: tf.reduce_mean(mean_over_classes(trace, site.kl), [0, 1])
+        for name, site in trace.sites.items()
+    }
     scalars = {
         "bound": tf.reduce_mean(bound),
-        "log_px": tf.reduce_mean(trace.log_px),
+        "log_px": tf.reduce_mean(mean_over_classes(trace, trace.log_px)),
         **{f"kl/{name}": tf.reduce_sum(kl) for name, kl in unit_kl.items()},
         "beta": beta,
     }

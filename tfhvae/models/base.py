@@ -20,6 +20,7 @@ class Generation(NamedTuple):
     mean: tf.Tensor  # [N, *event]  mean of p(x|.)
     sample: tf.Tensor  # [N, *event]  a draw from p(x|.)
     latents: dict[str, tf.Tensor]  # site -> [N, units], in drawing order
+    y: tf.Tensor | None = None  # [N]  classes, of models that have them
 
 
 def stateless_seed(seed, *stream):
@@ -121,8 +122,13 @@ class LatentVariableModel(keras.Model):
 
     def call(self, x, training=False):
         """The mean of p(x | z), z drawn from q(z|x): a reconstruction `[B, *event]`."""
-        trace = self.trace(x, training=training)
-        return self.decode({name: site.value[0] for name, site in trace.sites.items()}).mean()
+        return self.reconstruct(x, self.noise(self.next_seed(), tf.shape(x)[0]), training)
+
+    def reconstruct(self, x, noise, training=False):
+        """`call` with given noise, as from `self.noise`, of one sample."""
+        trace = self.trace(x, noise=noise, training=training)
+        latents = {name: site.value[0] for name, site in trace.sites.items()}
+        return self.decode(latents, training).mean()
 
     def compile(
         self,
@@ -165,7 +171,7 @@ class LatentVariableModel(keras.Model):
                 objective.metric_names(self), units, name="test_means"
             )
             self.posterior_moments = diagnostics.PosteriorMoments(
-                {name: site.q_mean.shape[2:].num_elements() for name, site in probe.sites.items()},
+                {name: site.q_mean.shape[-1] for name, site in probe.sites.items()},
                 name="posterior_moments",
             )
 
@@ -214,19 +220,20 @@ class LatentVariableModel(keras.Model):
             self._is_evaluating = False
 
     def train_step(self, x):
+        """One update. `x`: a batch as the objective takes it: images, or of semi-supervised models
+        `((x_labelled, y), x)`."""
         step = tf.identity(self.optimizer.iterations)  # before the update counts on
-        noise = self.noise(
-            self._step_seed(step), tf.shape(x)[0], self.objective.samples_per_example
-        )
+        noise = self.objective.noise(self, self._step_seed(step), x)
         update = self._update_of_replicas if self._is_distributed else self._compiled_update
         self.train_means.update_state(update(x, noise), step)
         return self._logs(self.train_means)
 
     def test_step(self, x):
         step = self.test_means.count
-        noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), tf.shape(x)[0], 1)
+        count = _batch_size(x)
+        noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), count, 1)
         means, q_means = self._compiled_test(x, noise)
-        examples = tf.cast(tf.shape(x)[0], tf.float32)
+        examples = tf.cast(count, tf.float32)
         moments = self.posterior_moments.sums(q_means)
         if self._is_distributed:
             means = tf.math.multiply_no_nan(means, examples)  # a replica may have no examples
@@ -284,7 +291,7 @@ class LatentVariableModel(keras.Model):
                 if gradient is not None
             )
         )
-        examples = tf.cast(tf.shape(x)[0], tf.float32)
+        examples = tf.cast(_batch_size(x), tf.float32)
         *sums, examples = _sum_over_replicas(
             [*(tf.math.multiply_no_nan(t, examples) for t in (means, *gradients)), examples]
         )
@@ -295,6 +302,11 @@ class LatentVariableModel(keras.Model):
     def _test(self, x, noise):
         scalars, unit_kl, q_means = self.objective.evaluate(self, x, noise)
         return self.test_means.pack(scalars, unit_kl), q_means
+
+
+def _batch_size(data):
+    """Of images, of images with classes `(x, y)`, or of the unlabelled part of a batch."""
+    return tf.shape(tf.nest.flatten(data)[-1])[0]
 
 
 def _sum_over_replicas(tensors):

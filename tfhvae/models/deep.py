@@ -11,69 +11,14 @@ is the generative model of all three; they differ in the direction of inference:
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from tfhvae.layers import MLP, GaussianHead, PrecisionWeightedMerge
+from tfhvae.layers import MLP, PrecisionWeightedMerge
 from tfhvae.models import parts
 from tfhvae.models.base import Generation, LatentVariableModel, stateless_seed
 from tfhvae.traces import STANDARD_NORMAL, Trace, draw
 
-BATCH_NORMALIZATION = ("none", "hidden", "all")
 TOP_DOWN = ("own", "shared")
 UPWARD = ("means", "hidden")
-
-
-@keras.saving.register_keras_serializable(package="tfhvae")
-def leaky_rectifier(x):
-    """max(x, 0.1 x)."""
-    return ops.maximum(x, 0.1 * x)
-
-
-@keras.saving.register_keras_serializable(package="tfhvae")
-class ConditionalGaussian(keras.layers.Layer):
-    """p(z|h) = N(z; mu(h), sigma²(h)): a multilayer perceptron with a Gaussian head.
-
-    Args:
-      latent_dim: units of z.
-      hidden_units: of the perceptron, first layer first.
-      activation: of its layers.
-      batch_normalization: "none", of the "hidden" layers, or of "all": also of mu and of sigma²
-        before its softplus.
-    """
-
-    def __init__(self, latent_dim, hidden_units, activation, batch_normalization, **kwargs):
-        super().__init__(**kwargs)
-        self.settings = {
-            "latent_dim": latent_dim,
-            "hidden_units": list(hidden_units),
-            "activation": activation,
-            "batch_normalization": batch_normalization,
-        }
-        self.mlp = MLP(
-            hidden_units,
-            leaky_rectifier if activation == "leaky_rectifier" else activation,
-            None if batch_normalization == "none" else "batch",
-            dtype=self.dtype_policy,
-            name="mlp",
-        )
-        self.head = GaussianHead(
-            latent_dim,
-            normalization="batch" if batch_normalization == "all" else None,
-            dtype=self.dtype_policy,
-            name="head",
-        )
-
-    def build(self, input_shape):
-        self.mlp.build(input_shape)
-        self.head.build((None, self.mlp.units[-1]))
-
-    def call(self, h, training=None):
-        """`((loc, scale), hidden)`: the Gaussian, and the perceptron's last layer behind it."""
-        hidden = self.mlp(h, training=training)
-        return self.head(hidden, training=training), hidden
-
-    def get_config(self):
-        return {**super().get_config(), **self.settings}
 
 
 class GaussianHierarchy(LatentVariableModel):
@@ -109,7 +54,7 @@ class GaussianHierarchy(LatentVariableModel):
                 "expected one or more latent_dims, and hidden_units for each of them. "
                 f"Received: latent_dims={tuple(latent_dims)}, hidden_units={tuple(hidden_units)}"
             )
-        parts.check_choice("batch_normalization", batch_normalization, BATCH_NORMALIZATION)
+        parts.check_choice("batch_normalization", batch_normalization, parts.BATCH_NORMALIZATION)
         self.config = {
             "likelihood": parts.check_choice("likelihood", likelihood, parts.LIKELIHOODS),
             "latent_dims": list(latent_dims),
@@ -127,7 +72,7 @@ class GaussianHierarchy(LatentVariableModel):
         pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
         self.p_x = MLP(
             [hidden_units[0]] * 2,
-            leaky_rectifier if activation == "leaky_rectifier" else activation,
+            parts.activation_function(activation),
             None if batch_normalization == "none" else "batch",
             name="p_x",
         )
@@ -139,7 +84,7 @@ class GaussianHierarchy(LatentVariableModel):
         """A Gaussian over z of `level` (0 is z1). Its perceptron connects that level with the one
         above; `width_of=level` connects it with the one below."""
         width = self.config["hidden_units"][level + 1 if width_of is None else width_of]
-        return ConditionalGaussian(
+        return parts.ConditionalGaussian(
             self.latent_dims[level],
             [width] * 2,
             self.config["activation"],

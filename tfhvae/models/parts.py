@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
+from keras import ops
 
 from tfhvae.distributions import Bernoulli, DiscretizedLogistic, GaussianMixture
+from tfhvae.layers import MLP, GaussianHead
 from tfhvae.traces import STANDARD_NORMAL
 
 tfd = tfp.distributions
@@ -12,7 +14,83 @@ tfd = tfp.distributions
 PRIORS = ("standard", "mixture", "vampprior")
 NUM_PARAMETERS = {"bernoulli": 1, "discretized_logistic": 2, "gaussian": 2}  # per pixel, channel
 LIKELIHOODS = tuple(NUM_PARAMETERS)
+BATCH_NORMALIZATION = ("none", "hidden", "all")
+LOG_VARIANCE_LIMITS = (-10.0, 10.0)  # wide: they stop overflow, not learning
 MIN_GAUSSIAN_VARIANCE = 1e-5  # as in the code of Sønderby et al.
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+def leaky_rectifier(x):
+    """max(x, 0.1 x)."""
+    return ops.maximum(x, 0.1 * x)
+
+
+def activation_function(name):
+    """What `MLP` takes for "leaky_rectifier", max(x, 0.1 x), or the name of a Keras activation."""
+    return leaky_rectifier if name == "leaky_rectifier" else name
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class ConditionalGaussian(keras.layers.Layer):
+    """p(z|h) = N(z; mu(h), sigma²(h)): a multilayer perceptron with a Gaussian head.
+
+    Args:
+      latent_dim: units of z.
+      hidden_units: of the perceptron, first layer first.
+      activation: of its layers.
+      batch_normalization: "none", of the "hidden" layers, or of "all": also of mu and of sigma²
+        before its softplus.
+      scale: the form of sigma, see `GaussianHead`.
+      joint: whether h is a list of tensors that broadcast against each other.
+    """
+
+    def __init__(
+        self,
+        latent_dim,
+        hidden_units,
+        activation,
+        batch_normalization="none",
+        scale="softplus_variance",
+        joint=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.settings = {
+            "latent_dim": latent_dim,
+            "hidden_units": list(hidden_units),
+            "activation": activation,
+            "batch_normalization": batch_normalization,
+            "scale": scale,
+            "joint": joint,
+        }
+        self.mlp = MLP(
+            hidden_units,
+            activation_function(activation),
+            None if batch_normalization == "none" else "batch",
+            joint=joint,
+            dtype=self.dtype_policy,
+            name="mlp",
+        )
+        self.head = GaussianHead(
+            latent_dim,
+            scale,
+            LOG_VARIANCE_LIMITS,
+            normalization="batch" if batch_normalization == "all" else None,
+            dtype=self.dtype_policy,
+            name="head",
+        )
+
+    def build(self, input_shape):
+        self.mlp.build(input_shape)
+        self.head.build((None, self.mlp.units[-1]))
+
+    def call(self, h, training=None):
+        """`((loc, scale), hidden)`: the Gaussian, and the perceptron's last layer behind it."""
+        hidden = self.mlp(h, training=training)
+        return self.head(hidden, training=training), hidden
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
 
 
 def he_normal():

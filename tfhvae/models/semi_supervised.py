@@ -1,0 +1,409 @@
+"""Semi-supervised models: a class y that is known for some images and latent for the others.
+
+    M2      p(y) p(z) p(x|y,z)                         q(y|x) q(z|x,y)             (Kingma et al. 2014)
+    ADGM    p(y) p(z) p(a|x,y,z) p(x|y,z)              q(a|x) q(y|a,x) q(z|a,y,x)
+    SDGM    p(y) p(z) p(a|x,y,z) p(x|a,y,z)            as the ADGM                 (Maaløe et al. 2016)
+
+Where y is unknown it is enumerated: one axis of the trace, the sum over it exact. Noise is shared by
+the classes, so that the enumerated trace at row y is the trace of the label y.
+"""
+
+import abc
+import math
+
+import keras
+import tensorflow as tf
+
+from tfhvae.layers import MLP
+from tfhvae.models import parts
+from tfhvae.models.base import Generation, LatentVariableModel, stateless_seed
+from tfhvae.traces import (
+    STANDARD_NORMAL,
+    EnumeratedLabel,
+    ObservedLabel,
+    RelaxedLabel,
+    Trace,
+    draw,
+)
+
+LABEL_INFERENCE = ("enumerated", "gumbel")
+_GUMBEL_STREAM = 0x6B
+
+
+class SemiSupervisedModel(LatentVariableModel):
+    """A model p(x, y, z) whose class y may be given.
+
+    Subclasses define what `LatentVariableModel` asks for, with `y` in `trace` and `generate`, and
+    `class_log_probs`.
+
+    Args:
+      event_shape: `(height, width, channels)`.
+      num_classes: Y.
+      label_inference: of an unknown y, "enumerated" (the sum over classes is exact and costs Y
+        times as much) or "gumbel": one relaxed one-hot draw (Jang et al. 2017; Maddison et al.
+        2017), for many classes. Its bound is one of the relaxed model: biased, the less so the
+        lower the temperature.
+      temperature: of the relaxation.
+    """
+
+    has_labelled_bound = True  # whether the objective has a bound on log p(x, y) of labelled images
+
+    def __init__(
+        self, event_shape, num_classes, label_inference="enumerated", temperature=0.5, **kwargs
+    ):
+        super().__init__(event_shape, **kwargs)
+        if num_classes < 2:
+            raise ValueError(f"expected num_classes >= 2. Received: num_classes={num_classes}")
+        if not temperature > 0.0:
+            raise ValueError(f"expected a positive temperature. Received: {temperature}")
+        self.num_classes = num_classes
+        self.label_inference = parts.check_choice(
+            "label_inference", label_inference, LABEL_INFERENCE
+        )
+        self.temperature = temperature
+
+    @abc.abstractmethod
+    def class_log_probs(self, x, noise=None, num_samples=1, training=False):
+        """log q(y|x, what is drawn before y): `[S, B, Y]`."""
+
+    def classify(self, x, num_samples=1, seed=None, noise=None):
+        """q(y|x), averaged over what is drawn before y: probabilities `[B, Y]`. `noise`, as from
+        `self.noise`, takes the place of `num_samples` and `seed`."""
+        if noise is None:
+            seed = self.next_seed() if seed is None else seed
+            noise = self.noise(seed, tf.shape(x)[0], num_samples)
+        return tf.reduce_mean(tf.exp(self.class_log_probs(x, noise)), 0)
+
+    def labelled_terms(self, x, y, noise, training=False):
+        """What labelled images contribute to training: their trace, and the cross-entropy
+        -log q(y|.) `[B]`, averaged over what is drawn before y (Maaløe et al. 2016, Eq. 12)."""
+        trace = self.trace(x, y=y, noise=noise, training=training)
+        return trace, -tf.reduce_mean(trace.label.log_q, 0)
+
+    def noise(self, seed, batch_size, num_samples=1):
+        noise = super().noise(seed, batch_size, num_samples)
+        if self.label_inference == "gumbel":
+            uniform = tf.random.stateless_uniform(
+                [num_samples, batch_size, self.num_classes],
+                stateless_seed(seed, _GUMBEL_STREAM),
+                minval=1e-7,
+                maxval=1.0 - 1e-7,
+            )
+            noise["y"] = -tf.math.log(-tf.math.log(uniform))
+        return noise
+
+    def reconstruct(self, x, noise, training=False):
+        """The mean of p(x|y, z), y the most probable class."""
+        y = tf.argmax(self.class_log_probs(x, noise, training=training)[0], -1)
+        trace = self.trace(x, y=y, noise=noise, training=training)
+        latents = {name: site.value[0] for name, site in trace.sites.items()}
+        return self.decode({**latents, "y": self.one_hot(y)}, training).mean()
+
+    def one_hot(self, y):
+        return tf.one_hot(y, self.num_classes)
+
+    def infer_class(self, log_q, y, noise):
+        """How a trace goes on after q(y|.).
+
+        Args:
+          log_q: `[S, B, Y]`.
+          y: `[B]` integers, or None where unknown.
+
+        Returns:
+          The class as vectors, `[B, Y]` (known), `[Y, 1, Y]` (enumerated) or `[S, B, Y]` (relaxed);
+          and log q of each: `[S, B]`, `[S, Y, B]` or, for the mean, `[S, B]`.
+        """
+        if y is not None:
+            vectors = self.one_hot(y)
+            return vectors, tf.reduce_sum(vectors * log_q, -1)
+        if self.label_inference == "enumerated":
+            return tf.eye(self.num_classes)[:, tf.newaxis], tf.transpose(log_q, [0, 2, 1])
+        vectors = tf.nn.softmax((log_q + noise["y"]) / self.temperature)
+        return vectors, tf.reduce_sum(tf.exp(log_q) * log_q, -1)
+
+    def label(self, log_q, log_p, y):
+        """The record of the class. `log_p` broadcasts against `log_q` of `infer_class`."""
+        log_p = tf.broadcast_to(log_p, tf.shape(log_q))
+        if y is not None:
+            return ObservedLabel(log_q, log_p)
+        if self.label_inference == "enumerated":
+            return EnumeratedLabel(log_q, log_p)
+        return RelaxedLabel(log_q, log_p)
+
+    def lift(self, tensor, y):
+        """`[S, B, ...]` to `[S, 1, B, ...]` where y is enumerated."""
+        is_enumerated = y is None and self.label_inference == "enumerated"
+        return tensor[:, tf.newaxis] if is_enumerated and tensor is not None else tensor
+
+    def classes(self, num_samples, y, seed):
+        """`[N]` classes: those given, or draws from the uniform p(y)."""
+        if y is not None:
+            return tf.convert_to_tensor(y, tf.int32)
+        return tf.random.stateless_uniform(
+            [num_samples], seed, maxval=self.num_classes, dtype=tf.int32
+        )
+
+
+class _DenseSemiSupervisedModel(SemiSupervisedModel):
+    """What M2, ADGM and SDGM share: z and y a priori independent, p(y) uniform, dense networks."""
+
+    def __init__(
+        self,
+        event_shape,
+        likelihood="bernoulli",
+        num_classes=10,
+        latent_dim=100,
+        hidden_units=(500, 500),
+        activation="relu",
+        batch_normalization="none",
+        label_inference="enumerated",
+        temperature=0.5,
+        **kwargs,
+    ):
+        super().__init__(event_shape, num_classes, label_inference, temperature, **kwargs)
+        parts.check_choice("batch_normalization", batch_normalization, parts.BATCH_NORMALIZATION)
+        self.config = {
+            "likelihood": parts.check_choice("likelihood", likelihood, parts.LIKELIHOODS),
+            "num_classes": num_classes,
+            "latent_dim": latent_dim,
+            "hidden_units": list(hidden_units),
+            "activation": activation,
+            "batch_normalization": batch_normalization,
+            "label_inference": label_inference,
+            "temperature": temperature,
+        }
+        self.likelihood = likelihood
+        self.latent_dim = latent_dim
+        self.q_y = self._perceptron("q_y")
+        self.q_y_logits = keras.layers.Dense(num_classes, dtype="float32", name="q_y_logits")
+        self.q_z = self._gaussian(latent_dim, "q_z")
+        self.p_x = self._perceptron("p_x")
+        pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
+        self.pixels = keras.layers.Dense(
+            pixels * parts.NUM_PARAMETERS[likelihood], dtype=self.dtype_policy, name="pixels"
+        )
+
+    def _perceptron(self, name):
+        config = self.config
+        return MLP(
+            config["hidden_units"],
+            parts.activation_function(config["activation"]),
+            None if config["batch_normalization"] == "none" else "batch",
+            joint=True,
+            name=name,
+        )
+
+    def _gaussian(self, units, name):
+        config = self.config
+        return parts.ConditionalGaussian(
+            units,
+            config["hidden_units"],
+            config["activation"],
+            config["batch_normalization"],
+            scale="clipped_log_variance",
+            joint=True,
+            name=name,
+        )
+
+    @property
+    def _log_prior(self):
+        return -math.log(self.num_classes)
+
+    def _class_log_probs(self, inputs, training):
+        return tf.nn.log_softmax(self.q_y_logits(self.q_y(inputs, training=training)))
+
+    def _image_distribution(self, inputs, training):
+        h = self.pixels(self.p_x(inputs, training=training))
+        return parts.image_distribution(
+            parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
+        )
+
+    def get_config(self):
+        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class M2(_DenseSemiSupervisedModel):
+    """M2 (Kingma et al. 2014; Maaløe's thesis, Eqs. 4.2 to 4.11).
+
+    Args:
+      event_shape: `(height, width, channels)`.
+      likelihood: "bernoulli", "gaussian" or "discretized_logistic".
+      num_classes: Y.
+      latent_dim: units of z.
+      hidden_units: of each network.
+      activation, batch_normalization: as in `GaussianHierarchy`.
+      label_inference, temperature: as in `SemiSupervisedModel`.
+
+    Sites: `z` `[S, (Y,) B, latent_dim]`.
+    """
+
+    def __init__(self, event_shape, name="m2", **kwargs):
+        super().__init__(event_shape, name=name, **kwargs)
+        self.build_from_event_shape()
+
+    @property
+    def noise_shapes(self):
+        return {"z": (self.latent_dim,)}
+
+    def class_log_probs(self, x, noise=None, num_samples=1, training=False):
+        num_samples = num_samples if noise is None else tf.shape(noise["z"])[0]
+        log_q = self._class_log_probs([parts.flatten_event(x)], training)  # [B, Y]
+        return tf.tile(log_q[tf.newaxis], [num_samples, 1, 1])
+
+    def decode(self, latents, training=False):
+        return self._image_distribution([latents["z"], latents["y"]], training)
+
+    def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
+        noise = self.noise_or_draw(noise, x, num_samples)
+        value, image = (values or {}).get("z"), parts.flatten_event(x)
+        vectors, log_q = self.infer_class(
+            self.class_log_probs(x, noise, training=training), y, noise
+        )
+        q_z = self.q_z([image, vectors], training=training)[0]
+        z = draw(q_z, STANDARD_NORMAL, self.lift(noise["z"], y), self.lift(value, y))
+        p_x = self.decode({"z": z.value, "y": vectors}, training)
+        return Trace({"z": z}, p_x.log_prob(x), self.label(log_q, self._log_prior, y))
+
+    def generate(self, num_samples=1, latents=None, seed=None, y=None):
+        seed = self.next_seed() if seed is None else seed
+        latents = dict(latents or {})
+        if "z" not in latents:
+            count = num_samples if y is None else len(y)
+            latents["z"] = tf.random.stateless_normal(
+                [count, self.latent_dim], stateless_seed(seed, 0)
+            )
+        y = self.classes(tf.shape(latents["z"])[0], y, stateless_seed(seed, 2))
+        p = self.decode({**latents, "y": self.one_hot(y)})
+        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), latents, y)
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class ADGM(_DenseSemiSupervisedModel):
+    """Auxiliary deep generative model (Maaløe et al. 2016, Eqs. 3 to 13 and 24).
+
+    Args:
+      event_shape: `(height, width, channels)`.
+      auxiliary_dim: units of a.
+      auxiliary_given_x: whether p(a|.) sees the image, as in the paper's Eq. 24; its experiments
+        (section 3) have p(a|y, z).
+      stochastic_auxiliary: whether a is drawn; otherwise it is its mean, a deterministic layer
+        (the comparison of the paper's figure 5).
+      **kwargs: as of `M2`.
+
+    Sites: `a` `[S, (Y,) B, auxiliary_dim]`, `z` `[S, (Y,) B, latent_dim]`.
+    """
+
+    is_skip = False  # whether p(x|.) sees a
+
+    def __init__(
+        self,
+        event_shape,
+        auxiliary_dim=100,
+        auxiliary_given_x=False,
+        stochastic_auxiliary=True,
+        name="adgm",
+        **kwargs,
+    ):
+        super().__init__(event_shape, name=name, **kwargs)
+        self.config |= {
+            "auxiliary_dim": auxiliary_dim,
+            "auxiliary_given_x": auxiliary_given_x,
+            "stochastic_auxiliary": stochastic_auxiliary,
+        }
+        self.auxiliary_dim = auxiliary_dim
+        self.auxiliary_given_x = auxiliary_given_x
+        self.stochastic_auxiliary = stochastic_auxiliary
+        self.q_a = self._gaussian(auxiliary_dim, "q_a")
+        if stochastic_auxiliary:
+            self.p_a = self._gaussian(auxiliary_dim, "p_a")
+        self.build_from_event_shape()
+
+    @property
+    def noise_shapes(self):
+        a = {"a": (self.auxiliary_dim,)} if self.stochastic_auxiliary else {}
+        return {**a, "z": (self.latent_dim,)}
+
+    @property
+    def generation_order(self):
+        return list(self.noise_shapes)[::-1]
+
+    def _infer_auxiliary(self, image, noise, value, training):
+        """`(loc, scale)` of q(a|x) `[B, A]`, and the draw `[S, B, A]`."""
+        loc, scale = self.q_a([image], training=training)[0]
+        if not self.stochastic_auxiliary:
+            return (loc, scale), tf.tile(loc[tf.newaxis], [tf.shape(noise["z"])[0], 1, 1])
+        return (loc, scale), loc + scale * noise["a"] if value is None else value
+
+    def class_log_probs(self, x, noise=None, num_samples=1, training=False):
+        noise = self.noise_or_draw(noise, x, num_samples)
+        image = parts.flatten_event(x)
+        a = self._infer_auxiliary(image, noise, None, training)[1]
+        return self._class_log_probs([a, image], training)
+
+    def decode(self, latents, training=False):
+        inputs = [latents["z"], latents["y"]]
+        return self._image_distribution(
+            [latents["a"], *inputs] if self.is_skip else inputs, training
+        )
+
+    def prior_a(self, z, vectors, image, training=False):
+        """`(loc, scale)` of p(a|y, z) or p(a|x, y, z)."""
+        inputs = [z, vectors, image] if self.auxiliary_given_x else [z, vectors]
+        return self.p_a(inputs, training=training)[0]
+
+    def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
+        noise = self.noise_or_draw(noise, x, num_samples)
+        values, image = values or {}, parts.flatten_event(x)
+        q_a, a = self._infer_auxiliary(image, noise, values.get("a"), training)
+        log_q_y = self._class_log_probs([a, image], training)  # [S, B, Y]
+        vectors, log_q = self.infer_class(log_q_y, y, noise)
+        q_z = self.q_z([self.lift(a, y), image, vectors], training=training)[0]
+        z = draw(q_z, STANDARD_NORMAL, self.lift(noise["z"], y), self.lift(values.get("z"), y))
+        sites, latents = {}, {"a": self.lift(a, y), "z": z.value, "y": vectors}
+        if self.stochastic_auxiliary:
+            p_a = self.prior_a(z.value, vectors, image, training)
+            sites["a"] = draw(q_a, p_a, self.lift(noise["a"], y), self.lift(values.get("a"), y))
+        sites["z"] = z
+        log_px = self.decode(latents, training).log_prob(x)
+        return Trace(sites, log_px, self.label(log_q, self._log_prior, y))
+
+    def generate(self, num_samples=1, latents=None, seed=None, y=None):
+        seed = self.next_seed() if seed is None else seed
+        given = dict(latents or {})
+        count = num_samples if y is None else len(y)
+        for value in given.values():
+            count = tf.shape(value)[0]
+        z = given.get("z")
+        if z is None:
+            z = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))
+        y = self.classes(count, y, stateless_seed(seed, 2))
+        drawn = {"z": z}
+        if self.is_skip:
+            drawn["a"] = given.get("a")
+            if drawn["a"] is None:
+                loc, scale = self.prior_a(z, self.one_hot(y), None)
+                noise = tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 3))
+                drawn["a"] = loc + scale * noise
+        p = self.decode({**drawn, "y": self.one_hot(y)})
+        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class SDGM(ADGM):
+    """Skip deep generative model (Maaløe et al. 2016, section 2.4 and Eq. 25): a is part of the
+    generative model, p(x|a, y, z) p(a|y, z).
+
+    Args: as of `ADGM`; without x in p(a|.) and with a drawn, or nothing could be generated.
+    """
+
+    is_skip = True
+
+    def __init__(self, event_shape, name="sdgm", **kwargs):
+        if kwargs.get("auxiliary_given_x") or not kwargs.get("stochastic_auxiliary", True):
+            raise ValueError(
+                "expected an SDGM whose a is drawn from p(a|y, z). Received: "
+                f"auxiliary_given_x={kwargs.get('auxiliary_given_x', False)}, "
+                f"stochastic_auxiliary={kwargs.get('stochastic_auxiliary', True)}"
+            )
+        super().__init__(event_shape, name=name, **kwargs)
