@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfhvae import bounds, evaluation
 from tfhvae.diagnostics import PosteriorMoments, StepMeans
@@ -161,8 +163,17 @@ def test_default_chunks_are_bounded(monkeypatch):
 def test_bound_terms_add_up():
     model, x = model_and_images(7)
     terms = evaluation.bound_terms(model, x, num_samples=6, seed=2, batch_size=3)
-    assert terms.keys() == {"elbo", "log_px", "kl/z2", "kl/z1", "q_mean/z2", "q_mean/z1"}
-    assert all(len(value) == 7 and value.dtype == np.float64 for value in terms.values())
+    per_site = {"kl": (7,), "kl_standard": (7,), "unit_kl": (), "q_mean": (7,)}
+    assert {name: value.shape for name, value in terms.items()} == {
+        "elbo": (7,),
+        "log_px": (7,),
+        **{
+            f"{name}/{site}": shape + ((units,) if name in ("unit_kl", "q_mean") else ())
+            for name, shape in per_site.items()
+            for site, units in (("z1", 3), ("z2", 2))
+        },
+    }
+    assert all(value.dtype == np.float64 for value in terms.values())
     np.testing.assert_allclose(
         terms["elbo"], terms["log_px"] - terms["kl/z2"] - terms["kl/z1"], rtol=1e-5
     )
@@ -176,6 +187,64 @@ def test_bound_terms_add_up():
             np.testing.assert_allclose(terms[f"kl/{name}"][rows], kl, rtol=1e-4, atol=1e-5)
             mean = np.mean(site.q_mean, 0)
             np.testing.assert_allclose(terms[f"q_mean/{name}"][rows], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_divergences_equal_those_of_the_distributions():
+    """Against TFP, with q and p recomputed from the model's networks at the draws of the trace;
+    groups of 3, 3 and 1 images."""
+    tfd = tfp.distributions
+    model, x = model_and_images(7)
+    terms = evaluation.bound_terms(model, x, num_samples=6, seed=2, batch_size=3)
+    unit_kl = {"z1": [], "z2": []}
+    for start in (0, 3, 6):
+        batch, rows = x[start : start + 3], slice(start, start + 3)
+        noise = model.noise(stateless_seed(2, start), len(batch), 6)
+        z2 = model.trace(batch, noise=noise).sites["z2"].value
+        q_p = {
+            "z2": (tfd.Normal(*model.encode_z2(batch)), tfd.Normal(0.0, 1.0)),
+            "z1": (tfd.Normal(*model.encode_z1(batch, z2)), tfd.Normal(*model.prior_z1(z2))),
+        }
+        for site, (q, p) in q_p.items():
+            standard = np.broadcast_to(
+                q.kl_divergence(tfd.Normal(0.0, 1.0)),
+                (6, len(batch), len(terms[f"unit_kl/{site}"])),
+            )
+            np.testing.assert_allclose(
+                terms[f"kl_standard/{site}"][rows], standard.sum(-1).mean(0), rtol=1e-4
+            )
+            per_unit = np.broadcast_to(q.kl_divergence(p), standard.shape)
+            unit_kl[site] += list(per_unit.mean(0))
+    for site, values in unit_kl.items():
+        np.testing.assert_allclose(
+            terms[f"unit_kl/{site}"], np.mean(values, 0), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(terms[f"unit_kl/{site}"].sum(), terms[f"kl/{site}"].mean())
+
+
+def test_divergence_from_the_standard_normal_is_that_of_the_integral(linear_gaussian):
+    """KL(q || N(0, I)) by quadrature over each unit of q(z2|x); there it is KL(q||p) as well."""
+    model = linear_gaussian()
+    x = np.random.default_rng(1).normal(size=(3, *model.event_shape)).astype(np.float32)
+    terms = evaluation.bound_terms(model, x, num_samples=2)
+    site = model.trace(x).sites["z2"]
+    expected = np.zeros(3)
+    for index, (loc, scale) in enumerate(zip(site.q_mean[0].numpy(), site.q_scale[0].numpy())):
+        for unit in range(3):
+            q = scipy.stats.norm(float(loc[unit]), float(scale[unit]))
+            expected[index] += q.expect(lambda z, q=q: q.logpdf(z) - scipy.stats.norm.logpdf(z))
+    np.testing.assert_allclose(terms["kl_standard/z2"], expected, rtol=1e-4)
+    np.testing.assert_allclose(terms["kl/z2"], terms["kl_standard/z2"], rtol=1e-5)
+    assert np.abs(terms["kl/z1"] - terms["kl_standard/z1"]).min() > 0.01
+
+
+def test_kl_that_is_not_known_per_unit_is_one_unit():
+    keras.utils.set_random_seed(0)
+    model = HVAE(EVENT, latent_dims=(3, 2), hidden_units=4, prior="vampprior", num_components=4)
+    x = np.random.default_rng(0).integers(0, 2, (4, *EVENT)).astype(np.float32)
+    terms = evaluation.bound_terms(model, x, num_samples=5)
+    assert terms["unit_kl/z2"].shape == (1,) and terms["unit_kl/z1"].shape == (3,)
+    np.testing.assert_allclose(terms["unit_kl/z2"][0], terms["kl/z2"].mean())
+    assert terms["q_mean/z2"].shape == (4, 2) and (terms["kl_standard/z2"] > 0).all()
 
 
 def test_bound_terms_equal_the_sampled_bound_on_average(linear_gaussian):

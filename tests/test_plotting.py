@@ -50,16 +50,30 @@ CALLS = {
     "reconstructions/rows": lambda: plotting.reconstructions(
         images(13, 8, 8, 3), images(13, 8, 8, 3)
     ),
+    "labelled_rows/one": lambda: plotting.labelled_rows(images(1, 1, 8, 8, 1), ["a"]),
+    "labelled_rows/colour": lambda: plotting.labelled_rows(
+        images(3, 4, 32, 32, 3), ["originals", "a name of some length", "b"], "Rows", num_headers=1
+    ),
     "interpolations/pair": lambda: plotting.interpolations(images(1, 2, 8, 8, 1)),
     "interpolations/colour": lambda: plotting.interpolations(images(3, 5, 32, 32, 3), "Walks"),
     "pseudo_inputs/plain": lambda: plotting.pseudo_inputs(images(4, 28, 28, 1)),
     "pseudo_inputs/weights": lambda: plotting.pseudo_inputs(images(3, 8, 8, 1), [0.2, 0.5, 0.3]),
     "training_curves/all": lambda: plotting.training_curves(history()),
+    "training_curves/test": lambda: plotting.training_curves(
+        {name.replace("val_", "test_"): column for name, column in history().items()}
+    ),
     "training_curves/one_epoch": lambda: plotting.training_curves({"bound": [-90.0]}),
     "unit_kl_over_time/one_epoch": lambda: plotting.unit_kl_over_time({"z": np.ones((1, 2))}),
     "unit_kl_over_time/one_unit": lambda: plotting.unit_kl_over_time({"z": np.ones((3, 1))}),
     "unit_kl_over_time/two": lambda: plotting.unit_kl_over_time(
         {"z2": images(4, 3), "z1": images(4, 1)}, epochs=[1, 2, 5, 10]
+    ),
+    "unit_kl_over_time/five": lambda: plotting.unit_kl_over_time(
+        {f"z{i}": images(9, units) for i, units in enumerate((64, 32, 16, 8, 4), start=1)}
+    ),
+    "kl_per_layer/one": lambda: plotting.kl_per_layer({"z": 0.0}),
+    "kl_per_layer/five": lambda: plotting.kl_per_layer(
+        {f"z{i}": 20.0 / i for i in range(1, 6)}, {f"z{i}": 200.0 / i for i in range(1, 6)}
     ),
     "latent_pca/unlabelled": lambda: plotting.latent_pca({"z": images(20, 5)}),
     "latent_pca/collapsed": lambda: plotting.latent_pca({"z": np.ones((4, 3))}),
@@ -80,6 +94,15 @@ CALLS = {
         900.0, {"z2": 0.1, "z1": 40.0}, log_likelihood=870.0
     ),
     "active_units/one": lambda: plotting.active_units({"z": [0.0]}),
+    "active_units/both": lambda: plotting.active_units(
+        {"z1": images(6), "z2": images(4)}, {"z1": images(6), "z2": [3.0]}
+    ),
+    "depth_study/one": lambda: plotting.depth_study({"VAE": [[1, -90.0]]}, {"VAE": [[1, -86.0]]}),
+    "depth_study/many": lambda: plotting.depth_study(
+        {f"variant {i} of a model": [[1, -90.0 - i], [5, -88.0]] for i in range(7)},
+        {f"variant {i} of a model": [[1, -86.0 - i], [5, -84.0]] for i in range(7)},
+        5000,
+    ),
     "active_units/many": lambda: plotting.active_units(
         {f"z{i}": images(9, seed=i) for i in range(12)}
     ),
@@ -228,6 +251,23 @@ class TestSheets:
         texts = [text.get_text() for text in figure.axes[0].texts]
         assert texts == ["original", "reconstruction"] * 2
 
+    def test_rows_stand_beside_their_labels_and_headers_apart(self):
+        data = images(3, 4, 8, 8, 1)
+        figure = plotting.labelled_rows(data, ["head", "a", "b"], "Rows", num_headers=1)
+        array, _ = sheet(figure)
+        tops = [0, array.shape[0] - 17, array.shape[0] - 8]  # a wide gap, then a thin one
+        assert tops[1] > 9
+        for top, row, text in zip(tops, data, figure.axes[0].texts, strict=True):
+            np.testing.assert_allclose(tiles(array[top : top + 8], 8, 1, 4), row[..., 0], atol=1e-7)
+            assert text.xy == (-0.5, top + 3.5)
+        assert [text.get_text() for text in figure.axes[0].texts] == ["head", "a", "b"]
+
+    @pytest.mark.parametrize("name", ["labelled_rows/one", "labelled_rows/colour"])
+    def test_labels_of_rows_are_inside(self, figures, name):
+        width = plotting.to_rgb_array(figures[name]).shape[1]
+        for _, box in visible_texts(figures[name]):
+            assert box.x0 >= 0 and box.x1 <= width
+
     def test_interpolations_frame_both_ends_of_every_row(self):
         data = images(2, 4, 8, 8, 1)
         figure = plotting.interpolations(data)
@@ -292,6 +332,24 @@ class TestTrainingCurves:
         ax = plotting.training_curves(history()).axes[2]
         assert legend_texts(ax) == ["z2", "z1", "training", "validation"]
 
+    def test_test_columns_stand_beside_those_of_training(self, figures):
+        bound, log_px, kl, *_ = figures["training_curves/test"].axes
+        assert legend_texts(bound) == legend_texts(log_px) == ["training", "test"]
+        assert legend_texts(kl) == ["z2", "z1", "training", "test"]
+        np.testing.assert_array_equal(bound.lines[1].get_xdata(), [10, 20, 30, 40])
+        np.testing.assert_array_equal(bound.lines[1].get_ydata(), history()["val_bound"][9::10])
+        z2, z2_test, z1 = kl.lines
+        assert z2.get_color() == z2_test.get_color() != z1.get_color()
+        assert z2.get_linestyle() != z2_test.get_linestyle()
+
+    def test_validation_and_test_differ(self):
+        ax = plotting.training_curves(
+            {"bound": [-3.0, -2.0], "test_bound": [-4.0, -3.0], "val_bound": [-5.0, -4.0]}
+        ).axes[0]
+        assert legend_texts(ax) == ["training", "validation", "test"]
+        assert [line.get_ydata()[0] for line in ax.lines] == [-3.0, -5.0, -4.0]
+        assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 3
+
     def test_epochs_count_from_one_and_unknown_columns_are_ignored(self):
         figure = plotting.training_curves({"bound": [-3.0, -2.0], "note": ["a"], "kl": [1.0]})
         (ax,) = figure.axes
@@ -314,24 +372,58 @@ class TestUnitKL:
         kl = np.array([[5.0, 1.0, 1.0], [0.1, 2.0, 0.5], [np.nan] * 3])
         image = plotting.unit_kl_over_time({"z": kl}).axes[0].images[0]
         shown = image.get_array()
-        np.testing.assert_allclose(shown[:, :2], np.log(kl[:2, [1, 2, 0]].T))
+        np.testing.assert_allclose(shown[:, :2], kl[:2, [1, 2, 0]].T)
         assert shown.mask[:, 2].all() and not shown.mask[:, :2].any()
 
     def test_most_informative_unit_is_on_top(self):
         low, high = plotting.unit_kl_over_time({"z": images(4, 3)}).axes[0].get_ylim()
         assert low > high
 
+    def test_low_kl_is_light_and_the_scale_logarithmic(self):
+        image = plotting.unit_kl_over_time({"z": [[1.0, 0.1, 1e-3]]}).axes[0].images[0]
+        lightness = image.to_rgba(np.array([1e-3, 0.1, 1.0]))[:, :3].mean(1)
+        assert lightness[0] > 0.8 and (np.diff(lightness) < 0).all()
+        np.testing.assert_allclose(image.norm(np.array([1e-3, 0.1, 1.0])), [0.0, 2 / 3, 1.0])
+
     def test_kl_below_the_floor_takes_its_colour(self):
         figure = plotting.unit_kl_over_time({"z": np.array([[1.0, 0.0], [1.0, -0.5]])})
         image = figure.axes[0].images[0]
-        np.testing.assert_allclose(image.get_array()[1], np.log(plotting.KL_FLOOR))
-        np.testing.assert_allclose(image.get_clim(), (np.log(plotting.KL_FLOOR), 0.0))
-        assert figure.axes[1].get_ylabel() == "log KL (log nats)"
+        np.testing.assert_allclose(image.get_array()[1], plotting.KL_FLOOR)
+        np.testing.assert_allclose(image.get_clim(), (plotting.KL_FLOOR, 1.0))
+        assert figure.axes[1].get_ylabel() == "KL per unit (nats)"
 
     def test_panels_share_one_colour_scale(self):
         figure = plotting.unit_kl_over_time({"a": np.full((3, 2), 0.1), "b": np.full((3, 2), 7.0)})
         limits = [ax.images[0].get_clim() for ax in figure.axes[:2]]
-        np.testing.assert_allclose(limits, [np.log([0.1, 7.0])] * 2)
+        np.testing.assert_allclose(limits, [[0.1, 7.0]] * 2)
+
+    def test_first_site_is_at_the_bottom_and_each_says_how_many_units_are_active(self):
+        kl = {"z1": [[9.0] * 4, [0.011, 5.0, 0.009, 0.0]], "z2": [[9.0, 0.0], [0.0, 0.0]]}
+        z1, z2 = plotting.unit_kl_over_time(kl).axes[:2]
+        assert z1.get_position().y1 < z2.get_position().y0
+        assert z1.get_title(loc="left") == "z1: 2 of 4 units above 0.01 nats"
+        assert z2.get_title(loc="left") == "z2: 0 of 2 units above 0.01 nats"
+        assert z1.get_xlabel() == "epoch" and z1.get_xlim() == z2.get_xlim()
+
+    def test_layers_of_few_units_are_high_enough_to_be_read(self, figures):
+        heights = [
+            ax.get_window_extent().height for ax in figures["unit_kl_over_time/five"].axes[:5]
+        ]
+        assert (np.diff(heights) < 0).all() and heights[4] > 4 * 15
+
+    def test_many_epochs_are_averaged_in_groups(self):
+        count = 2 * plotting.MAX_HEAT_MAP_COLUMNS + 1  # groups of three, the last of two
+        kl = images(count, 2) + [[1.0, 0.0]]
+        kl[6:9] = np.nan
+        kl[9, 0] = np.nan
+        image = plotting.unit_kl_over_time({"z": kl}).axes[0].images[0]
+        shown = image.get_array()
+        order = [0, 1] if kl[-1, 0] > kl[-1, 1] else [1, 0]
+        assert shown.shape == (2, -(-count // 3)) and shown.mask[:, 2].all()
+        np.testing.assert_allclose(shown[:, 0], kl[:3, order].mean(0))
+        np.testing.assert_allclose(shown[order.index(0), 3], kl[10:12, 0].mean())
+        np.testing.assert_allclose(shown[:, -1], kl[-(count % 3 or 3) :, order].mean(0))
+        assert image.axes.get_xlim() == (0.5, count + 0.5)
 
     def test_a_site_of_one_unit_is_a_line(self):
         kl = np.array([[1.0], [np.nan], [-0.5]])
@@ -423,6 +515,58 @@ class TestNumbers:
         assert legend_texts(ax) == ["z: 2 of 4 active", "threshold 0.01"]
         assert ax.get_yscale() == "log"
 
+    def test_active_units_are_counted_by_both_definitions(self):
+        figure = plotting.active_units(
+            {"z1": [0.0, 2.0, 0.01, 0.5], "z2": [1.0, 0.0]},
+            {"z1": [0.011, 0.02, 3.0, 0.01], "z2": [5.0]},
+        )
+        ax = figure.axes[1]
+        background, by_kl, by_variance = (
+            [bar.get_width() for bar in bars] for bars in ax.containers
+        )
+        assert (background, by_kl, by_variance) == ([4, 2], [3, 0], [2, 1])
+        assert [text.get_text() for text in ax.texts] == [
+            "3 of 4", "not known per unit", "2 of 4", "1 of 2",
+        ]  # fmt: skip
+        assert legend_texts(ax) == ["KL(q||p) > 0.01 nats: 3", "variance > 0.01: 3"]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["z1", "z2"]
+        assert ax.get_ylim()[0] < ax.get_ylim()[1]  # the first site is at the bottom
+        colours = [patch.get_facecolor() for patch in ax.get_legend().get_patches()]
+        assert colours == [bars[0].get_facecolor() for bars in ax.containers[1:]]
+
+    def test_layers_have_a_bar_for_each_divergence(self):
+        figure = plotting.kl_per_layer({"z1": 18.0, "z2": 0.5}, {"z2": 0.5, "z1": 181.234})
+        ours, standard = figure.axes
+        assert [bar.get_width() for bar in ours.patches] == [18.0, 0.5]
+        assert [bar.get_width() for bar in standard.patches] == [181.234, 0.5]
+        assert [text.get_text() for text in standard.texts] == ["181.23", "0.50"]
+        assert ours.get_title(loc="left") == "KL(q||p), 18.50 in all"
+        for ax in figure.axes:
+            assert [label.get_text() for label in ax.get_yticklabels()] == ["z1", "z2"]
+            assert ax.get_ylim()[0] < ax.get_ylim()[1]
+        assert ours.get_xlim()[1] < 30 < 150 < standard.get_xlim()[1]
+
+    @pytest.mark.parametrize("name", ["kl_per_layer/five", "active_units/both"])
+    def test_numbers_at_the_bars_are_inside(self, figures, name):
+        height, width, _ = plotting.to_rgb_array(figures[name]).shape
+        for ax in figures[name].axes:
+            for text in ax.texts:
+                box = text.get_window_extent()
+                assert box.x1 <= ax.get_window_extent().x1 <= width, text.get_text()
+
+    def test_depth_study_draws_lines_through_the_means_of_runs(self):
+        elbo = {"VAE": [[2, -91.0], [1, -92.0], [2, -93.0]], "VAE+BN": [[5, -88.0]]}
+        log_likelihood = {name: np.add(runs, [0.0, 4.0]) for name, runs in elbo.items()}
+        figure = plotting.depth_study(elbo, log_likelihood, samples=5000)
+        left, right = figure.axes
+        np.testing.assert_array_equal(left.lines[0].get_xydata(), [[1, -92.0], [2, -92.0]])
+        np.testing.assert_array_equal(left.lines[1].get_xydata(), elbo["VAE"])
+        np.testing.assert_array_equal(right.lines[0].get_xydata(), [[1, -88.0], [2, -88.0]])
+        assert left.lines[0].get_color() == right.lines[0].get_color() != left.lines[2].get_color()
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["VAE", "VAE+BN"]
+        headings = [ax.get_title(loc="left") for ax in figure.axes]
+        assert headings == ["$L_1$ (ELBO)", "$L_{5000}$"]
+
     def test_more_sites_than_the_palette_still_differ(self, figures):
         lines = figures["active_units/many"].axes[0].lines[:12]
         assert len({line.get_color() for line in lines}) == 12
@@ -490,6 +634,10 @@ REFUSED = {
     "columns": (lambda: plotting.image_grid(GREY, columns=0), "columns >= 1.*columns=0"),
     "labels": (lambda: plotting.image_grid(GREY, labels=["a"]), "2, received: 1 labels"),
     "pairs": (lambda: plotting.reconstructions(GREY, GREY[:1]), "of one shape"),
+    "row labels": (
+        lambda: plotting.labelled_rows(GREY[None], ["a", "b"]),
+        "one label per row, 1, received: 2",
+    ),
     "steps": (lambda: plotting.interpolations(GREY[:, None]), "at least 2 images per row"),
     "rows": (lambda: plotting.interpolations(GREY), r"\[R, C, H, W, Ch\]"),
     "weights": (lambda: plotting.pseudo_inputs(GREY, [1.0]), "2, received: 1 weights"),
@@ -538,6 +686,24 @@ REFUSED = {
     ),
     "vector": (lambda: plotting.bound_decomposition([1.0], {"z": 1.0}), "log_px to be one"),
     "nan kl": (lambda: plotting.bound_decomposition(1.0, {"z": np.nan}), r"kl\['z'\]"),
+    "kl of no site": (lambda: plotting.kl_per_layer({}), "at least one site in kl"),
+    "kl of other sites": (
+        lambda: plotting.kl_per_layer({"z1": 1.0}, {"z2": 1.0}),
+        r"sites \['z1'\], received: \['z2'\]",
+    ),
+    "kl vector": (lambda: plotting.kl_per_layer({"z": [1.0]}), r"kl\['z'\] to be one finite"),
+    "unit kl of other sites": (
+        lambda: plotting.active_units({"z1": [1.0]}, {"z2": [1.0]}),
+        r"sites \['z1'\], received: \['z2'\]",
+    ),
+    "variants": (
+        lambda: plotting.depth_study({"a": [[1, 2.0]]}, {"b": [[1, 2.0]]}),
+        r"variants \['a'\], received: \['b'\]",
+    ),
+    "depths": (
+        lambda: plotting.depth_study({"a": [[1, np.nan]]}, {"a": [[1, 2.0]]}),
+        r"finite elbo\['a'\]",
+    ),
     "threshold": (lambda: plotting.active_units({"z": [1.0]}, threshold=0.0), "threshold > 0"),
     "suffix": (lambda: plotting.save(Figure(), "figure.jpg"), r'"\.png".*figure\.jpg'),
 }

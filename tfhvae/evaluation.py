@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfhvae import bounds
 from tfhvae.models.base import stateless_seed
+from tfhvae.traces import STANDARD_NORMAL, gaussian_kl
 
 # Decoder rows in one call: enough that what is encoded anew in every call (the pseudo-inputs of a
 # VampPrior) is a tenth of the work, few enough to stay in the cache.
@@ -75,7 +76,12 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
     """The terms of the bound at beta = 1, averaged over `num_samples` draws, for every example.
 
     Returns:
-      `{"elbo", "log_px": [N], "kl/<site>": [N], "q_mean/<site>": [N, units]}` as float64 arrays.
+      float64 arrays, averaged over draws, in nats:
+        "elbo", "log_px", "kl/<site>": `[N]`.
+        "kl_standard/<site>": `[N]`, KL(q(z|.) || N(0, I)) of the posterior Gaussian (Sønderby et
+          al. 2016a, Fig. 6a).
+        "unit_kl/<site>": `[units]`, KL(q || p) per unit, also averaged over examples.
+        "q_mean/<site>": `[N, units]`.
     """
 
     @tf.function(reduce_retracing=True)
@@ -84,6 +90,9 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
         result = {"log_px": tf.reduce_mean(trace.log_px, 0)}
         for name, site in trace.sites.items():
             result[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(site.kl, -1), 0)
+            kl_standard = gaussian_kl((site.q_mean, site.q_scale), STANDARD_NORMAL)
+            result[f"kl_standard/{name}"] = tf.reduce_mean(tf.reduce_sum(kl_standard, -1), 0)
+            result[f"unit_kl/{name}"] = tf.reduce_sum(tf.reduce_mean(site.kl, 0), 0)
             result[f"q_mean/{name}"] = tf.reduce_mean(site.q_mean, 0)
         # defined as the sum of its terms, so that the decomposition adds up where the KL is
         # analytic
@@ -92,14 +101,17 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
 
     parts = [
         tf.nest.map_structure(
-            lambda t: t.numpy(),
+            lambda t: t.numpy().astype(np.float64),
             terms(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i)),
         )
         for i in range(0, len(x), batch_size)
     ]
-    return {
-        name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]
-    }
+
+    def joined(name):
+        values = [part[name] for part in parts]
+        return sum(values) / len(x) if name.startswith("unit_kl/") else np.concatenate(values)
+
+    return {name: joined(name) for name in parts[0]}
 
 
 def mean_and_standard_error(values):

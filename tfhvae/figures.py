@@ -13,7 +13,7 @@ _SHEET = 64  # images on a sheet
 def samples(model, seed):
     """A sheet of means of p(x|z), z drawn from the prior."""
     return plotting.image_grid(
-        model.generate(_SHEET, seed=stateless_seed(seed, 0)).mean.numpy(),
+        _shown(model.generate(_SHEET, seed=stateless_seed(seed, 0)).mean),
         title="samples from the prior (means)",
     )
 
@@ -21,7 +21,39 @@ def samples(model, seed):
 def reconstructions(model, x, seed, count=30, title="test images and their reconstructions"):
     """Images above their reconstructions. `x`: `[N, *event]`."""
     x = x[:count]
-    return plotting.reconstructions(x, _reconstruct(model, x, seed).numpy(), title=title)
+    return plotting.reconstructions(_shown(x), _shown(_reconstruct(model, x, seed)), title=title)
+
+
+def reconstructions_by_layer(model, x, seed, count=10):
+    """Test images; below, for every layer from the top down, images generated from draws of q at
+    that layer and those above it, the layers below drawn from p. The last row is the usual
+    reconstruction. `x`: `[N, *event]`."""
+    x = np.asarray(x[:count])
+    trace = model.trace(x, noise=model.noise(stateless_seed(seed, 6), len(x)))
+    rows, latents = [x], {}
+    for index, site in enumerate(model.generation_order):
+        latents[site] = trace.sites[site].value[0]
+        rows.append(model.generate(latents=latents, seed=stateless_seed(seed, 7, index)).mean)
+    return plotting.labelled_rows(
+        np.stack([_shown(row) for row in rows]),
+        ["test images", *(f"from {site}" for site in model.generation_order)],
+        title="reconstructions from each layer down",
+        num_headers=1,
+    )
+
+
+def injected_samples(model, seed, count=10):
+    """For every layer from the top down, images generated from z ~ N(0, I) in place of z ~ p(z|.)
+    at that layer, the layers below drawn from p (Sønderby et al. 2016a, Fig. 6b)."""
+    rows = []
+    for index, site in enumerate(model.generation_order):
+        z = model.noise(stateless_seed(seed, 8, index), count)[site][0]
+        rows.append(model.generate(latents={site: z}, seed=stateless_seed(seed, 9, index)).mean)
+    return plotting.labelled_rows(
+        np.stack([_shown(row) for row in rows]),
+        [f"{site} ~ N(0, I)" for site in model.generation_order],
+        title="samples with one layer injected",
+    )
 
 
 def pseudo_inputs(model):
@@ -33,36 +65,57 @@ def pseudo_input_samples(model, seed, count=8):
     """For some pseudo-inputs, images generated from q(z|u): each row is one pseudo-input and draws
     from it."""
     u = model.prior.pseudo_inputs[:count]
-    top = next(iter(model.noise_shapes))
+    top = model.generation_order[0]
     draws = model.trace(u, noise=model.noise(stateless_seed(seed, 1), count, 9)).sites[top].value
     z = tf.reshape(tf.transpose(draws, [1, 0, 2]), [count * 9, -1])
     images = model.generate(latents={top: z}, seed=stateless_seed(seed, 2)).mean
     rows = tf.concat([u[:, tf.newaxis], tf.reshape(images, [count, 9, *model.event_shape])], 1)
     return plotting.image_grid(
-        tf.reshape(rows, [-1, *model.event_shape]).numpy(),
+        _shown(tf.reshape(rows, [-1, *model.event_shape])),
         columns=10,
         title="pseudo-inputs (left) and samples from each",
     )
 
 
 def interpolations(model, x, seed, rows=6, steps=9):
-    """Decoded straight lines between the posterior means of pairs of test images."""
-    top = next(iter(model.noise_shapes))
+    """Decoded straight lines between the posterior means of pairs of test images, at the top layer;
+    along a row the layers below have the same noise."""
+    top = model.generation_order[0]
     trace = model.trace(
         x[: 2 * rows], noise=model.noise(stateless_seed(seed, 3), min(len(x), 2 * rows))
     )
     ends = trace.sites[top].q_mean[0]
     rows = len(ends) // 2
-    weight = tf.reshape(tf.linspace(0.0, 1.0, steps), [1, steps, 1])
-    z = (1.0 - weight) * ends[0 : 2 * rows : 2, tf.newaxis] + weight * ends[
-        1 : 2 * rows : 2, tf.newaxis
+    starts, ends = ends[0 : 2 * rows : 2], ends[1 : 2 * rows : 2]
+    images = [
+        model.generate(
+            latents={top: (1.0 - weight) * starts + weight * ends}, seed=stateless_seed(seed, 4)
+        ).mean
+        for weight in np.linspace(0.0, 1.0, steps, dtype=np.float32)
     ]
-    images = model.generate(
-        latents={top: tf.reshape(z, [rows * steps, -1])}, seed=stateless_seed(seed, 4)
-    ).mean
     return plotting.interpolations(
-        tf.reshape(images, [rows, steps, *model.event_shape]).numpy(),
-        title=f"interpolations between test images in {top}",
+        _shown(np.stack(images, 1)), title=f"interpolations between test images in {top}"
+    )
+
+
+def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500):
+    """One draw of q for every test image in the plane of its principal components, layer by layer
+    from the bottom to the top (Sønderby et al. 2016a, Fig. 7). `x`: `[N, *event]`."""
+
+    @tf.function(reduce_retracing=True)
+    def draws(x, seed):
+        trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0]))
+        return {site: trace.sites[site].value[0] for site in _bottom_to_top(model)}
+
+    parts = [
+        draws(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, 10, i))
+        for i in range(0, len(x), batch_size)
+    ]
+    return plotting.latent_pca(
+        {site: np.concatenate([part[site] for part in parts]) for site in _bottom_to_top(model)},
+        labels,
+        class_names,
+        title="draws from q, one per test image",
     )
 
 
@@ -88,40 +141,64 @@ def all_figures(model, dataset, state, seed, evaluation=None, published=None):
       evaluation: arrays as written by an evaluation, or None where there was none.
       published: log-likelihood to mark beside ours, or None.
     """
-    test = dataset.test.images
+    test, sites = dataset.test.images, _bottom_to_top(model)
+    columns = state.columns()
+    kl_columns = {name: columns[name] for site in sites if (name := f"kl/{site}") in columns}
     figures = {
         "samples": samples(model, seed),
         "reconstructions": reconstructions(model, test, seed),
         "interpolations": interpolations(model, test, seed),
         "training_curves": plotting.training_curves(
-            state.columns(), title=f"{model.name} on {dataset.name}"
+            kl_columns | columns, title=f"{model.name} on {dataset.name}"
         ),
-        "kl_per_unit": plotting.unit_kl_over_time(state.unit_kl),
+        "kl_per_unit": plotting.unit_kl_over_time({site: state.unit_kl[site] for site in sites}),
     }
+    if len(sites) > 1:
+        figures["injected_samples"] = injected_samples(model, seed)
+        figures["reconstructions_by_layer"] = reconstructions_by_layer(model, test, seed)
     if _has_pseudo_inputs(model):
         figures["pseudo_inputs"] = pseudo_inputs(model)
         figures["pseudo_input_samples"] = pseudo_input_samples(
             model, seed, count=min(8, model.prior.pseudo_inputs.shape[0])
         )
     if evaluation is not None:
-        sites = [name.removeprefix("q_mean/") for name in evaluation if name.startswith("q_mean/")]
-        figures["latent_pca"] = plotting.latent_pca(
-            {site: evaluation[f"q_mean/{site}"] for site in sites},
-            dataset.test.labels,
-            dataset.class_names,
+        # An evaluation of an older version lacks these.
+        kl_standard, unit_kl = (
+            {site: evaluation[f"{name}/{site}"] for site in sites}
+            if f"{name}/{sites[0]}" in evaluation
+            else None
+            for name in ("kl_standard", "unit_kl")
+        )
+        kl = {site: float(evaluation[f"kl/{site}"].mean()) for site in sites}
+        figures["latent_pca"] = latent_pca(
+            model, test, dataset.test.labels, dataset.class_names, seed
         )
         figures["active_units"] = plotting.active_units(
-            {site: evaluation[f"q_mean/{site}"].var(0) for site in sites}
+            {site: evaluation[f"q_mean/{site}"].var(0) for site in sites}, unit_kl
         )
+        if len(sites) > 1:
+            figures["kl_per_layer"] = plotting.kl_per_layer(
+                kl, kl_standard and {site: float(v.mean()) for site, v in kl_standard.items()}
+            )
         figures["log_likelihood"] = plotting.log_likelihood_histogram(
             evaluation["log_likelihood"], reference=published
         )
         figures["bound_decomposition"] = plotting.bound_decomposition(
             float(evaluation["log_px"].mean()),
-            {site: float(evaluation[f"kl/{site}"].mean()) for site in sites},
+            {site: kl[site] for site in model.generation_order},
             float(evaluation["log_likelihood"].mean()),
         )
     return figures
+
+
+def _bottom_to_top(model):
+    """Sites z1 ... zL."""
+    return model.generation_order[::-1]
+
+
+def _shown(images):
+    """As an array in [0, 1]: means of a Gaussian p(x|.) may lie outside."""
+    return np.clip(images, 0.0, 1.0)
 
 
 def _has_pseudo_inputs(model):

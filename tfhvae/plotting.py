@@ -17,10 +17,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 DPI = 120
@@ -34,6 +34,8 @@ MARKERS = ("o", "^", "s", "D", "v")
 BLUE, AMBER, RED, PURPLE, SLATE = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[4], COLOURS[8]
 
 KL_FLOOR = 1e-4  # nats; heat maps of log KL end here
+ACTIVE_KL = 0.01  # nats; a unit with more is active (Sønderby et al. 2016a, Table 2)
+MAX_HEAT_MAP_COLUMNS = 400
 VARIANCE_FLOOR = 1e-6  # float32 moments resolve no smaller variance
 MAX_LABELLED_PSEUDO_INPUTS = 100
 
@@ -42,6 +44,14 @@ _SHEET_SIDE = 840  # pixels, what a sheet of images aims at
 _SMALLEST_TILE, _SMALLEST_LABELLED_TILE, _LARGEST_TILE = 40, 60, 160  # pixels
 _NARROWEST_SHEET = 420  # pixels, so that a title fits above one image
 _MARGIN, _LABEL_HEIGHT = 14, 18  # pixels
+
+# What is drawn together in one panel of training curves: prefix of the columns -> (name, colour,
+# line style).
+_PARTS = {
+    "": ("training", BLUE, "-"),
+    "val_": ("validation", RED, "--"),
+    "test_": ("test", PURPLE, "-."),
+}
 
 
 def image_grid(images, columns=None, title=None, labels=None):
@@ -110,16 +120,31 @@ def reconstructions(originals, reconstructed, title="Reconstructions"):
     sheet = _draw_sheet(
         tiles, title, spaces=([0, 24] * pair_rows)[:-1], left=132, smallest_tile=_SMALLEST_TILE
     )
-    for row, top in enumerate(sheet.tops):
-        sheet.axes.annotate(
-            ("original", "reconstruction")[row % 2],
-            (-0.5, top + originals.shape[1] / 2 - 0.5),
-            xytext=(-4, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=_TEXT_SIZE,
-        )
+    _label_rows(sheet, ["original", "reconstruction"] * pair_rows, originals.shape[1])
+    return sheet.figure
+
+
+def labelled_rows(images, labels, title=None, num_headers=0):
+    """Rows of images with a name at the left of each.
+
+    Args:
+      images: `[R, C, H, W, Ch]` in [0, 1].
+      labels: R names.
+      num_headers: rows at the top that are set apart from the others.
+    """
+    images = _checked_images(images, "images", "[R, C, H, W, Ch]")
+    rows = len(images)
+    if len(labels) != rows:
+        raise ValueError(f"expected one label per row, {rows}, received: {len(labels)} labels")
+    longest = max(len(str(label)) for label in labels)
+    sheet = _draw_sheet(
+        images,
+        title,
+        spaces=[28 if row == num_headers else 0 for row in range(1, rows)],
+        left=_MARGIN + math.ceil(8.5 * longest),
+        smallest_tile=_SMALLEST_LABELLED_TILE,
+    )
+    _label_rows(sheet, labels, images.shape[2])
     return sheet.figure
 
 
@@ -204,8 +229,8 @@ def training_curves(history, title="Training"):
 
     Args:
       history: `{column: [epochs]}`: "epoch" (else epochs count from 1), "bound", "log_px",
-        "kl/<site>", each also with the prefix "val_", "beta", "learning_rate", "gradient_norm".
-        Other columns are ignored.
+        "kl/<site>", each also with the prefix "val_" or "test_", "beta", "learning_rate",
+        "gradient_norm". Other columns are ignored.
     """
     columns = {name: _checked_array(v, f"history[{name!r}]", "[epochs]")
                for name, v in history.items() if _is_curve(name)}  # fmt: skip
@@ -228,44 +253,48 @@ def training_curves(history, title="Training"):
     sites = list(dict.fromkeys(name.split("kl/", 1)[1] for name in curves if "kl/" in name))
     site_colours = dict(zip(sites, _colours(len(sites)), strict=True))
     panels = {
-        "Bound": [name for name in ("bound", "val_bound") if name in curves],
-        "Reconstruction, log p(x|z)": [n for n in ("log_px", "val_log_px") if n in curves],
-        "KL per site": [
-            name for site in sites for name in (f"kl/{site}", f"val_kl/{site}") if name in curves
-        ],
-        "Beta": [name for name in ("beta",) if name in curves],
-        "Learning rate": [name for name in ("learning_rate",) if name in curves],
-        "Gradient norm": [name for name in ("gradient_norm",) if name in curves],
+        "Bound": [f"{prefix}bound" for prefix in _PARTS],
+        "Reconstruction, log p(x|z)": [f"{prefix}log_px" for prefix in _PARTS],
+        "KL per site": [f"{prefix}kl/{site}" for site in sites for prefix in _PARTS],
+        "Beta": ["beta"],
+        "Learning rate": ["learning_rate"],
+        "Gradient norm": ["gradient_norm"],
     }
-    panels = {heading: names for heading, names in panels.items() if names}
+    panels = {
+        heading: drawn
+        for heading, names in panels.items()
+        if (drawn := [name for name in names if name in curves])
+    }
     figure, axes = _panels(len(panels), title)
     for ax, (heading, names) in zip(axes, panels.items(), strict=True):
         _set_heading(ax, heading, x="epoch")
         ax.xaxis.set_major_locator(_whole_numbers())
         is_nats = heading in ("Bound", "Reconstruction, log p(x|z)", "KL per site")
         for name in names:
-            is_validation = name.startswith("val_")
+            part, colour, style = _PARTS[_part_of(name)]
             if heading == "KL per site":
                 colour = site_colours[name.split("kl/", 1)[1]]
-            else:
-                colour = RED if is_validation else BLUE
             ax.plot(
                 *curves[name],
                 color=colour,
-                linestyle="--" if is_validation else "-",
+                linestyle=style,
                 linewidth=1.5,
                 marker="o" if len(curves[name][0]) == 1 else None,
                 markersize=4,
-                label="validation" if is_validation else "training",
+                label=part,
             )
         if is_nats:
             ax.set_ylabel("nats per example", fontsize=_TEXT_SIZE)
             _limit_to_later_epochs(ax, [curves[name][1] for name in names])
         if heading == "KL per site":
             handles = [Line2D([], [], color=c, label=site) for site, c in site_colours.items()]
-            for prefix, style, label in (("kl/", "-", "training"), ("val_", "--", "validation")):
-                if len(names) > len(sites) and any(name.startswith(prefix) for name in names):
-                    handles.append(Line2D([], [], color=SLATE, linestyle=style, label=label))
+            drawn_parts = {_part_of(name) for name in names}
+            if len(drawn_parts) > 1:
+                handles += [
+                    Line2D([], [], color=SLATE, linestyle=style, label=part)
+                    for prefix, (part, _, style) in _PARTS.items()
+                    if prefix in drawn_parts
+                ]
             _legend_beside(ax, handles=handles, ncols=1 + (len(handles) - 1) // 16)
         elif is_nats:
             ax.legend(loc="best", fontsize=8, framealpha=0.8, edgecolor="none")
@@ -279,11 +308,13 @@ def training_curves(history, title="Training"):
     return _laid_out(figure)
 
 
-def unit_kl_over_time(kl, epochs=None, title="KL per unit during training"):
-    """Heat maps of log KL per unit over epochs, one per site (Sønderby et al. 2016, Fig. 5).
+def unit_kl_over_time(kl, epochs=None, title="KL(q||p) per unit during training"):
+    """Heat maps of log KL per unit over epochs (Sønderby et al. 2016a, Fig. 5), one per site, the
+    first at the bottom.
 
-    Units are sorted by their last KL, the most informative on top. The KL of a site that has only
-    one unit is drawn as a line, in nats.
+    Units are sorted by their last KL, the most informative on top, and counted where it exceeds
+    `ACTIVE_KL`; low KL is light. More than `MAX_HEAT_MAP_COLUMNS` epochs are averaged in groups.
+    The KL of a site that has only one unit is drawn as a line.
 
     Args:
       kl: `{site: [epochs, units]}` in nats; values below `KL_FLOOR` take its colour, NaN is grey.
@@ -303,46 +334,89 @@ def unit_kl_over_time(kl, epochs=None, title="KL per unit during training"):
     if (np.diff(epochs) <= 0).any():
         raise ValueError(f"expected increasing epochs, received: {epochs}")
 
-    figure, axes = _panels(len(kl), title)
     maps = {site: values for site, values in kl.items() if values.shape[1] > 1}
+    # Heights grow with the root of the number of units: four units beside 64 still can be read.
+    heights = [
+        0.55 + 0.22 * math.sqrt(values.shape[1]) if site in maps else 1.4
+        for site, values in kl.items()
+    ]
+    figure, axes = _stacked_panels(np.maximum(heights, 3.0 / len(kl)), title, width=8.2)
     if maps:
         finite = np.concatenate([values[np.isfinite(values)] for values in maps.values()])
-        low = math.log(max(finite.min(), KL_FLOOR))
-        high = max(math.log(max(finite.max(), KL_FLOOR)), low + 1e-3)
-    colour_map = matplotlib.colormaps["viridis"].with_extremes(bad="0.85")
+        low = max(finite.min(), KL_FLOOR)
+        norm = LogNorm(low, max(finite.max(), 1.001 * low))
+    colour_map = matplotlib.colormaps["magma_r"].with_extremes(bad="0.8")
     for ax, (site, values) in zip(axes, kl.items(), strict=True):
-        _set_heading(ax, site, x="epoch")
         ax.xaxis.set_major_locator(_whole_numbers())
         if site not in maps:
+            _set_heading(ax, site, y="KL (nats)")
             is_finite = np.isfinite(values[:, 0])
             marker = "o" if is_finite.sum() == 1 else None
             ax.plot(epochs[is_finite], values[is_finite, 0], color=BLUE, marker=marker)
-            ax.set_ylabel("KL (nats)", fontsize=_TEXT_SIZE)
             _limit_to_later_epochs(ax, [values[is_finite, 0]])
             continue
         last = values[np.isfinite(values).any(1)][-1]
+        active = int((last > ACTIVE_KL).sum())
+        _set_heading(
+            ax,
+            f"{site}: {active} of {len(last)} units above {ACTIVE_KL:g} nats",
+            y=None if len(maps) == len(kl) else "unit, by last KL",
+        )
         order = np.argsort(-np.nan_to_num(last, nan=-np.inf), kind="stable")
-        log_kl = np.log(np.maximum(values[:, order].T, KL_FLOOR))
+        means, edges = _in_groups(values[:, order], _edges(epochs), MAX_HEAT_MAP_COLUMNS)
         heat_map = ax.pcolorfast(
-            _edges(epochs),
+            edges,
             np.arange(values.shape[1] + 1) + 0.5,
-            np.ma.masked_invalid(log_kl),
+            np.ma.masked_invalid(np.maximum(means.T, KL_FLOOR)),
             cmap=colour_map,
-            vmin=low,
-            vmax=high,
+            norm=norm,
         )
         ax.grid(False)
         ax.invert_yaxis()
-        ax.yaxis.set_major_locator(_whole_numbers())
-        ax.set_ylabel("unit, by decreasing last KL", fontsize=_TEXT_SIZE)
+        ax.yaxis.set_major_locator(_whole_numbers(nbins=min(6, 1 + len(last) // 4)))
+    axes[0].set_xlabel("epoch", fontsize=_TEXT_SIZE)
     if maps:
+        if len(maps) == len(kl):
+            figure.supylabel("unit, by decreasing last KL", fontsize=_TEXT_SIZE)
         bar = figure.colorbar(
             heat_map,
             ax=[ax for ax, site in zip(axes, kl, strict=True) if site in maps],
             extend="min" if finite.min() < KL_FLOOR else "neither",
+            aspect=30,
         )
-        bar.set_label("log KL (log nats)", fontsize=_TEXT_SIZE)
-        bar.ax.tick_params(labelsize=8)
+        bar.set_label("KL per unit (nats)", fontsize=_TEXT_SIZE)
+        bar.ax.tick_params(which="both", labelsize=8)
+    return _laid_out(figure)
+
+
+def kl_per_layer(kl, kl_standard=None, title="KL per layer"):
+    """KL(q||p) of every layer, and beside it KL(q||N(0,I)) (Sønderby et al. 2016a, Fig. 6a; 2016b,
+    Fig. 5). Each panel has its own axis.
+
+    Args:
+      kl: `{site: mean KL(q||p)}` in nats, summed over units; the first site is at the bottom.
+      kl_standard: `{site: mean KL(q||N(0,I))}` likewise, for the same sites.
+    """
+    _check_not_empty(kl, "kl")
+    panels = {"KL(q||p)": ("kl", kl, AMBER)}
+    if kl_standard is not None:
+        if kl_standard.keys() != kl.keys():
+            raise ValueError(
+                f"expected kl_standard of the sites {list(kl)}, received: {list(kl_standard)}"
+            )
+        panels["KL(q||N(0, I))"] = ("kl_standard", kl_standard, PURPLE)
+    for name, values, _ in panels.values():
+        for site, value in values.items():
+            if np.ndim(value) or not np.isfinite(value):
+                raise ValueError(
+                    f"expected {name}[{site!r}] to be one finite number, received: {value}"
+                )
+    figure, axes = _panels(len(panels), title, width=4.6, height=1.0 + 0.36 * len(kl))
+    for ax, (heading, (_, values, colour)) in zip(axes, panels.items(), strict=True):
+        numbers = np.array([float(values[site]) for site in kl])
+        _set_heading(ax, f"{heading}, {_decimal(numbers.sum())} in all", x="nats per example")
+        _horizontal_bars(ax, numbers, [_decimal(value) for value in numbers], color=colour)
+        ax.set_yticks(range(len(kl)), list(kl), fontsize=_TEXT_SIZE)
     return _laid_out(figure)
 
 
@@ -518,12 +592,19 @@ def bound_decomposition(log_px, kl, log_likelihood=None, title="What the bound i
     return _laid_out(figure)
 
 
-def active_units(variances, threshold=0.01, title="Active units"):
-    """Var_x E_q[u|x] of every unit, sorted, with the threshold for counting a unit as active.
+def active_units(
+    variances, unit_kl=None, threshold=0.01, kl_threshold=ACTIVE_KL, title="Active units"
+):
+    """Var_x E_q[u|x] of every unit, sorted, with the threshold for counting a unit as active; with
+    `unit_kl` also how many units of each layer are active by either definition.
 
     Args:
       variances: `{site: [D]}`; values below `VARIANCE_FLOOR` are drawn there.
+      unit_kl: `{site: [D]}`, mean KL(q||p) per unit in nats, for the same sites. A site whose KL
+        is not known per unit, `[1]` where D > 1, is not counted by it.
       threshold: a unit is active where its variance exceeds this (Burda et al. 2016, section 5).
+      kl_threshold: a unit is active where its KL exceeds this, in nats (Sønderby et al. 2016a,
+        Table 2).
     """
     variances = {
         site: _checked_finite(v, f"variances[{site!r}]", "[D]") for site, v in variances.items()
@@ -531,7 +612,17 @@ def active_units(variances, threshold=0.01, title="Active units"):
     _check_not_empty(variances, "variances")
     if not threshold > 0:
         raise ValueError(f"expected threshold > 0, received: {threshold}")
-    figure, (ax,) = _panels(1, title, width=6.2, height=4.0)
+    if unit_kl is not None:
+        if unit_kl.keys() != variances.keys():
+            raise ValueError(
+                f"expected unit_kl of the sites {list(variances)}, received: {list(unit_kl)}"
+            )
+        unit_kl = {
+            site: _checked_finite(v, f"unit_kl[{site!r}]", "[D]") for site, v in unit_kl.items()
+        }
+    size = (6.2, 4.0) if unit_kl is None else (5.2, max(3.6, 1.4 + 0.5 * len(variances)))
+    figure, axes = _panels(1 if unit_kl is None else 2, title, *size)
+    ax = axes[0]
     _set_heading(ax, None, x="unit, by decreasing variance", y="Var$_x$ E$_q$[u|x]")
     colours = _colours(len(variances))
     for index, ((site, variance), colour) in enumerate(
@@ -552,6 +643,82 @@ def active_units(variances, threshold=0.01, title="Active units"):
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(_whole_numbers())
     _legend_beside(ax)
+    if unit_kl is not None:
+        _count_active_units(axes[1], variances, unit_kl, threshold, kl_threshold)
+    return _laid_out(figure)
+
+
+def _count_active_units(ax, variances, unit_kl, threshold, kl_threshold):
+    """Two bars per layer, the first layer at the bottom."""
+    definitions = (
+        (f"KL(q||p) > {kl_threshold:g} nats", unit_kl, kl_threshold, AMBER),
+        (f"variance > {threshold:g}", variances, threshold, BLUE),
+    )
+    places = np.arange(len(variances))
+    units = np.array([len(variance) for variance in variances.values()])
+    ax.barh(places, units, height=0.8, color="0.93")
+    handles = []
+    for (label, values, limit, colour), shift in zip(definitions, (0.2, -0.2), strict=True):
+        is_known = np.array([len(values[site]) for site in variances]) == units
+        counts = np.array([(values[site] > limit).sum() for site in variances]) * is_known
+        texts = [
+            f"{count} of {number}" if known else "not known per unit"
+            for count, number, known in zip(counts, units, is_known, strict=True)
+        ]
+        _horizontal_bars(ax, counts, texts, places + shift, height=0.36, color=colour)
+        handles.append(Patch(color=colour, label=f"{label}: {counts.sum()}"))
+    ax.set_xlim(0, 1.25 * units.max())
+    _set_heading(ax, None, x="active units")
+    ax.xaxis.set_major_locator(_whole_numbers())
+    ax.set_yticks(places, list(variances), fontsize=_TEXT_SIZE)
+    ax.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
+
+
+def depth_study(elbo, log_likelihood, samples=None, title="Depth study"):
+    """Test bounds by number of layers of latent variables, a line per variant through the means of
+    its runs (Sønderby et al. 2016a and b, Fig. 3).
+
+    Args:
+      elbo, log_likelihood: `{variant: [N, 2]}`, pairs of a number of layers and L_1, or L_K, in
+        nats, one pair per run; the same variants in both.
+      samples: K, where it is the same for all runs.
+    """
+    _check_not_empty(elbo, "elbo")
+    if elbo.keys() != log_likelihood.keys():
+        raise ValueError(
+            f"expected log_likelihood of the variants {list(elbo)}, received: "
+            f"{list(log_likelihood)}"
+        )
+    panels = {
+        "$L_1$ (ELBO)": ("elbo", elbo),
+        f"$L_{{{samples}}}$" if samples else "$L_K$": ("log_likelihood", log_likelihood),
+    }
+    figure, axes = _panels(2, title, width=4.6, height=3.7)
+    for ax, (heading, (name, bounds)) in zip(axes, panels.items(), strict=True):
+        _set_heading(ax, heading, x="layers of latent variables", y="nats per test image")
+        ax.xaxis.set_major_locator(_whole_numbers())
+        ax.margins(x=0.08, y=0.08)
+        for index, (variant, runs) in enumerate(bounds.items()):
+            runs = _checked_finite(runs, f"{name}[{variant!r}]", "[N, 2]")
+            layers = np.unique(runs[:, 0])
+            means = [runs[runs[:, 0] == count, 1].mean() for count in layers]
+            style = {"color": _class_colour(index), "marker": MARKERS[index % len(MARKERS)]}
+            ax.plot(layers, means, linewidth=1.5, markersize=5, label=variant, **style)
+            ax.plot(*runs.T, linestyle="", markersize=3, alpha=0.6, **style)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(3, len(elbo)),
+        fontsize=8,
+        frameon=False,
+    )
     return _laid_out(figure)
 
 
@@ -646,6 +813,20 @@ def _draw_sheet(tiles, title, spaces, smallest_tile, column_space=0, left=_MARGI
     return _Sheet(figure, axes, tops, lefts, scale)
 
 
+def _label_rows(sheet, labels, height):
+    """Writes a name at the left of each row of images, which are `height` pixels high."""
+    for label, top in zip(labels, sheet.tops, strict=True):
+        sheet.axes.annotate(
+            str(label),
+            (-0.5, top + height / 2 - 0.5),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=_TEXT_SIZE,
+        )
+
+
 def _tiles(images, rows, columns):
     """`[R, C, H, W, Ch]`, white where images run out."""
     blank = np.ones((rows * columns - len(images), *images.shape[1:]), images.dtype)
@@ -668,15 +849,51 @@ def _panels(count, title, width=4.1, height=3.3):
     figure = _figure(width * columns, height * rows + 0.3)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+    _set_style(figure, axes, title)
+    return figure, axes
+
+
+def _stacked_panels(heights, title, width):
+    """A figure of axes over one another, so many inches high, with one x-axis; the first at the
+    bottom."""
+    figure = _figure(width, sum(heights) + 0.8)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.04)
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=list(heights)[::-1])
+    axes = []
+    for row in reversed(range(len(heights))):
+        axes.append(figure.add_subplot(grid[row], sharex=axes[0] if axes else None))
+    _set_style(figure, axes, title)
+    for ax in axes[1:]:
+        ax.tick_params(labelbottom=False)
+    return figure, axes
+
+
+def _set_style(figure, axes, title):
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="0.9", linewidth=0.7)
         ax.set_axisbelow(True)
-        ax.tick_params(labelsize=8)
+        ax.tick_params(which="both", labelsize=8)
     if title:
-        heading = _wrapped(title, 0.95 * DPI * width * columns)
+        heading = _wrapped(title, 0.95 * DPI * figure.get_figwidth())
         figure.suptitle(heading, fontsize=_TITLE_SIZE)
-    return figure, axes
+
+
+def _horizontal_bars(ax, values, texts, places=None, **options):
+    """Bars from 0, their values written at their ends; room is left for them."""
+    places = np.arange(len(values)) if places is None else places
+    ax.barh(places, values, **options)
+    for place, value, text in zip(places, values, texts, strict=True):
+        ax.annotate(
+            text,
+            (max(value, 0.0), place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    ax.set_xlim(min(0.0, 1.1 * values.min()), 1.2 * values.max() if values.max() > 0 else 1.0)
+    ax.grid(False, axis="y")
 
 
 def _laid_out(figure):
@@ -694,8 +911,8 @@ def _set_heading(ax, heading, x=None, y=None):
     ax.set_ylabel(y or "", fontsize=_TEXT_SIZE)
 
 
-def _whole_numbers():
-    return MaxNLocator(nbins=6, integer=True, min_n_ticks=1)
+def _whole_numbers(nbins=6):
+    return MaxNLocator(nbins=nbins, integer=True, min_n_ticks=1)
 
 
 def _legend_beside(ax, **options):
@@ -752,10 +969,25 @@ def _edges(centres):
     return np.concatenate([[first], middles, [last]])
 
 
+def _in_groups(values, edges, most):
+    """Means over groups of consecutive rows of `[N, D]`, at most so many of one size, and their
+    edges. NaN is left out; a group of nothing else is NaN."""
+    starts = np.arange(0, len(values), math.ceil(len(values) / most))
+    is_finite = np.isfinite(values)
+    counts = np.add.reduceat(is_finite.astype(int), starts)
+    sums = np.add.reduceat(np.where(is_finite, values, 0.0), starts)
+    return np.where(counts, sums / np.maximum(counts, 1), np.nan), edges[[*starts, len(values)]]
+
+
+def _part_of(name):
+    """The prefix in `_PARTS` of a column."""
+    return next((prefix for prefix in _PARTS if prefix and name.startswith(prefix)), "")
+
+
 def _is_curve(name):
+    quantity = name.removeprefix(_part_of(name))
     return name in ("epoch", "beta", "learning_rate", "gradient_norm") or (
-        name.removeprefix("val_") in ("bound", "log_px")
-        or name.removeprefix("val_").startswith("kl/")
+        quantity in ("bound", "log_px") or quantity.startswith("kl/")
     )
 
 

@@ -1,4 +1,5 @@
-"""The record of what was measured: copies of runs under `results/`, and their table published | ours.
+"""The record of what was measured: copies of runs under `results/`, their table published | ours,
+and a depth study of every data set on which models of several depths were trained.
 
 python -m tfhvae.results add RUN_FOLDER [results]
 python -m tfhvae.results table [results]
@@ -7,8 +8,11 @@ python -m tfhvae.results table [results]
 import os
 import shutil
 import sys
+from typing import NamedTuple
 
-from tfhvae import files
+import numpy as np
+
+from tfhvae import files, plotting
 from tfhvae.errors import RunError
 
 RECORD = ("summary.json", "config.json", "metrics.csv")
@@ -22,6 +26,33 @@ that repeats it stands below the table. This page is generated: `python -m tfhva
 | model | data | ours | S | ELBO | published | source | epochs | seed | commit |
 |---|---|---|---|---|---|---|---|---|---|
 """
+
+# The models of a depth study, and their names in it.
+_FAMILIES = {"deep_vae": "VAE", "ladder_vae": "Ladder VAE", "prob_ladder": "prob. ladder"}
+
+# Sønderby et al. 2016a, Table 2: active units of z1 ... z5 on MNIST, latents 64-32-16-8-4.
+_PUBLISHED_ACTIVE_UNITS = {
+    "VAE": (20, 1, 0, 0, 0),
+    "VAE+BN": (20, 9, 3, 3, 2),
+    "VAE+BN+WU": (34, 18, 6, 2, 1),
+    "prob. ladder+BN+WU": (46, 22, 8, 3, 2),
+}
+_PUBLISHED_LATENTS = (64, 32, 16, 8, 4)
+
+
+class _Run(NamedTuple):
+    """A run in a depth study."""
+
+    name: str  # of its folder
+    variant: tuple  # what differs besides the latents, in the order that variants are listed in
+    latents: tuple  # units of z1 ... zL
+    summary: dict
+
+    @property
+    def label(self):
+        family, has_normalization, has_warmup, *rest = self.variant
+        parts = (list(_FAMILIES.values())[family], has_normalization * "BN", has_warmup * "WU")
+        return ", ".join(["+".join(part for part in parts if part), *filter(None, rest)])
 
 
 def add(run_folder, results):
@@ -52,13 +83,142 @@ def table(results):
     if not records:
         raise RunError(f"there is no run below {results}: add one with 'add RUN_FOLDER'")
     rows = [_row(name, summary) for name, summary in records]
-    text = _HEADER + "\n".join(rows) + "\n\n" + "\n".join(_details(*record) for record in records)
+    text = _HEADER + "\n".join(rows) + "\n\n"
+    text += "".join(_depth_studies(results, records))
+    text += "\n".join(_details(*record) for record in records)
     notes = os.path.join(results, "NOTES.md")
     if os.path.exists(notes):
         with open(notes, encoding="utf-8") as file:
             text += "\n" + file.read()
     files.write_text(os.path.join(results, "README.md"), text)
     return text
+
+
+def _depth_studies(results, records):
+    """Writes `results/depth_DATASET.png` and gives the text of a section, for every study: runs of
+    one data set, protocol and number of epochs with different numbers of layers. A second study of
+    a data set, of fewer epochs say, has its figure in `depth_DATASET_2.png`."""
+    studies = {}
+    for name, summary in records:
+        path = os.path.join(results, name, "config.json")
+        config = files.read_json(path) if os.path.exists(path) else {"model": {"name": None}}
+        if config["model"]["name"] in _FAMILIES and not config["training"].get("initial_run"):
+            # A run that was cut has the budget that it used.
+            stopped_early = summary["status"] == "stopped early"
+            epochs = config["training"]["epochs"] if stopped_early else summary["epochs"]
+            key = (summary["dataset"], -epochs, summary["protocol"])
+            studies.setdefault(key, []).append(_run(name, config, summary))
+    drawn = {}  # data set -> number of its studies so far
+    for (dataset, epochs, protocol), runs in sorted(studies.items()):
+        if len({len(run.latents) for run in runs}) < 2:
+            continue
+        drawn[dataset] = drawn.get(dataset, 0) + 1
+        figure = f"depth_{dataset}" + (f"_{drawn[dataset]}" if drawn[dataset] > 1 else "") + ".png"
+        runs = sorted(runs, key=lambda run: (run.variant, len(run.latents), run.latents, run.name))
+        heading = f"Depth study: {dataset} ({-epochs} epochs)"
+        plotting.save(_depth_figure(runs, heading), os.path.join(results, figure))
+        yield (
+            f"## {heading}\n\nProtocol: {protocol}. Cells: test log-likelihood L_K (K importance "
+            "samples) / ELBO L_1, means in nats. BN: batch normalisation; WU: warm-up.\n\n"
+            f"{_bounds_table(runs)}\n![bounds by depth]({figure})\n\n"
+            f"{_active_units_table(runs, 'mnist' in dataset and 'fashion' not in dataset)}"
+        )
+
+
+def _run(name, config, summary):
+    model, objective = config["model"], config["objective"]
+    variant = (
+        list(_FAMILIES).index(model["name"]),
+        model.get("batch_normalization", "none") != "none",
+        objective["warmup_epochs"] > 0,
+        # As in the papers, training with several samples is named.
+        *(
+            f"{short} {objective[field]}" if objective.get(field, 1) > 1 else ""
+            for short, field in (("MC", "num_samples"), ("IW", "num_importance"))
+        ),
+    )
+    return _Run(name, variant, tuple(model["latent_dims"]), summary)
+
+
+def _depth_figure(runs, title):
+    samples = {run.summary["test/eval_samples"] for run in runs}
+
+    def points(key):
+        return {
+            label: np.array([[len(r.latents), r.summary[key]] for r in runs if r.label == label])
+            for label in dict.fromkeys(run.label for run in runs)
+        }
+
+    return plotting.depth_study(
+        points("test/elbo"),
+        points("test/log_likelihood"),
+        samples.pop() if len(samples) == 1 else None,
+        title,
+    )
+
+
+def _bounds_table(runs):
+    """A row per latents, a column per variant; several runs in one cell stand one by one."""
+    labels = list(dict.fromkeys(run.label for run in runs))
+    rows = [["latents", *labels]]
+    for latents in _by_depth(runs):
+        cells = [
+            "; ".join(
+                f"[{run.summary['test/log_likelihood']:.2f}]({run.name}) "
+                f"({run.summary['test/eval_samples']}) / {run.summary['test/elbo']:.2f}"
+                for run in runs
+                if (run.label, run.latents) == (label, latents)
+            )
+            for label in labels
+        ]
+        rows.append([_joined(latents), *(cell or "–" for cell in cells)])
+    return _markdown(rows)
+
+
+def _active_units_table(runs, has_published):
+    """Units with KL(q||p) > 0.01 nats, z1 first; empty where no run has counted them."""
+    counted = {
+        run.name: [run.summary.get(f"test/active_units_kl/{site}") for site in _sites(run)]
+        for run in runs
+    }
+    runs = [run for run in runs if None not in counted[run.name]]
+    if not runs:
+        return ""
+    most = max((_sites(run) for run in runs), key=len)
+    rows = [["variant", "latents", *most, "total"]]
+    if has_published:
+        rows[0].append("Sønderby et al. 2016a, Table 2")
+    for latents in _by_depth(runs):
+        for run in runs:
+            if run.latents != latents:
+                continue
+            counts = counted[run.name]
+            missing = ["–"] * (len(most) - len(counts))
+            row = [f"[{run.label}]({run.name})", _joined(latents), *counts, *missing, sum(counts)]
+            published = _PUBLISHED_ACTIVE_UNITS.get(run.label)
+            if has_published:
+                is_theirs = published and latents == _PUBLISHED_LATENTS
+                row.append(f"{_joined(published, ' ')}: {sum(published)}" if is_theirs else "–")
+            rows.append(row)
+    return f"Active units by layer (KL > 0.01 nats), on the test set:\n\n{_markdown(rows)}\n"
+
+
+def _by_depth(runs):
+    return sorted({run.latents for run in runs}, key=lambda latents: (len(latents), latents))
+
+
+def _sites(run):
+    return [f"z{i}" for i in range(1, len(run.latents) + 1)]
+
+
+def _joined(numbers, separator="-"):
+    return separator.join(str(number) for number in numbers)
+
+
+def _markdown(rows):
+    """A table; the first row is its head."""
+    head, *body = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body]) + "\n"
 
 
 def _row(name, summary):

@@ -1,0 +1,478 @@
+"""Figures of a model show what the model was asked for, and the depth study what runs recorded."""
+
+import json
+import types
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.stats
+
+from tfhvae import evaluation, figures, plotting, results
+from tfhvae.models import HVAE, VAE, DeepVAE, LadderVAE
+
+EVENT = (4, 4, 1)
+
+
+def make(kind, likelihood="bernoulli"):
+    keras.utils.set_random_seed(0)
+    if kind == "vae":
+        return VAE(EVENT, likelihood=likelihood, latent_dim=3, hidden_units=(5,))
+    if kind == "hvae":
+        return HVAE(EVENT, likelihood=likelihood, latent_dims=(3, 2), hidden_units=5)
+    kind = {"deep_vae": DeepVAE, "ladder_vae": LadderVAE}[kind]
+    return kind(EVENT, likelihood=likelihood, latent_dims=(4, 3, 2), hidden_units=(6, 5, 4))
+
+
+def test_images(count=12, seed=0):
+    return np.random.default_rng(seed).integers(0, 2, (count, *EVENT)).astype(np.float32)
+
+
+test_images.__test__ = False
+
+
+@pytest.fixture
+def generated(monkeypatch):
+    """`watch(model)`: a list that collects (latents asked for, `Generation`) of every generation."""
+
+    def watch(model):
+        calls, generate = [], type(model).generate
+
+        def recording(self, num_samples=1, latents=None, seed=None):
+            result = generate(self, num_samples, latents, seed)
+            calls.append((dict(latents or {}), result))
+            return result
+
+        monkeypatch.setattr(type(model), "generate", recording)
+        return calls
+
+    return watch
+
+
+def rows_of(figure, rows, columns):
+    """Images of a sheet, `[rows, columns, H, W]`. Gaps are one pixel, or wider below the first
+    row."""
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    tops = [0, *(len(sheet) - 5 * (rows - row) + 1 for row in range(1, rows))]
+    return np.array(
+        [[sheet[top : top + 4, 5 * c : 5 * c + 4] for c in range(columns)] for top in tops]
+    )
+
+
+def noise_below(model, latents):
+    """Standardised latents below the top layer, `[N, units]`."""
+    if isinstance(model, HVAE):
+        loc, scale = model.prior_z1(latents["z2"])
+        return ((latents["z1"] - loc) / scale).numpy()
+    loc, scale = model.prior(1, latents["z3"])
+    return ((latents["z2"] - loc) / scale).numpy()
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+# Layers
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hvae", "deep_vae", "ladder_vae"])
+def test_every_layer_is_injected_with_standard_normal_draws(kind, generated):
+    model = make(kind)
+    calls = generated(model)
+    figure = figures.injected_samples(model, seed=3)
+    order = model.generation_order
+    assert [list(latents) for latents, _ in calls] == [[site] for site in order]
+    assert texts(figure) == [f"{site} ~ N(0, I)" for site in order]
+    shown = rows_of(figure, len(order), 10)
+    for row, site, (latents, generation) in zip(shown, order, calls, strict=True):
+        np.testing.assert_array_equal(latents[site], generation.latents[site])
+        assert latents[site].shape == (10, *model.noise_shapes[site])
+        means = model.decode(generation.latents).mean().numpy()[..., 0]
+        np.testing.assert_allclose(row, means, atol=1e-6)
+    drawn = np.concatenate([np.ravel(latents[site]) for site, (latents, _) in zip(order, calls)])
+    assert len(np.unique(drawn)) == len(drawn)
+
+
+def test_what_is_injected_is_standard_normal(generated):
+    """A Kolmogorov-Smirnov test of 7000 draws; false alarm once in 1e5, if the seed were not
+    fixed."""
+    model = make("deep_vae")
+    calls = generated(model)
+    figures.injected_samples(model, seed=0, count=1000)
+    for site, (latents, _) in zip(model.generation_order, calls, strict=True):
+        assert scipy.stats.kstest(np.ravel(latents[site]), "norm").pvalue > 1e-5
+
+
+@pytest.mark.parametrize("kind", ["vae", "hvae", "deep_vae", "ladder_vae"])
+def test_reconstructions_by_layer_clamp_draws_of_q_from_the_top_down(kind, generated):
+    model, x = make(kind), test_images()
+    calls = generated(model)
+    figure = figures.reconstructions_by_layer(model, x, seed=3, count=7)
+    order = model.generation_order
+    assert texts(figure) == ["test images", *(f"from {site}" for site in order)]
+    assert [list(latents) for latents, _ in calls] == [order[: i + 1] for i in range(len(order))]
+    shown = rows_of(figure, 1 + len(order), 7)
+    np.testing.assert_array_equal(shown[0], x[:7, ..., 0])
+    for row, (_, generation) in zip(shown[1:], calls, strict=True):
+        np.testing.assert_allclose(row, generation.mean.numpy()[..., 0], atol=1e-6)
+    draws, _ = calls[-1]
+    for latents, generation in calls:
+        for site, values in latents.items():
+            np.testing.assert_array_equal(values, draws[site])
+            np.testing.assert_array_equal(values, generation.latents[site])
+    # the last row is the usual reconstruction, from draws of q alone
+    np.testing.assert_allclose(shown[-1], model.decode(draws).mean().numpy()[..., 0], atol=1e-6)
+    trace = model.trace(x[:7], values={site: value[np.newaxis] for site, value in draws.items()})
+    for name, site in trace.sites.items():
+        standardised = (draws[name] - site.q_mean[0]) / site.q_scale[0]
+        assert np.abs(standardised).max() < 5 and np.std(standardised) > 0.3
+
+
+@pytest.mark.parametrize("kind", ["hvae", "deep_vae", "ladder_vae"])
+def test_interpolations_are_straight_lines_at_the_top_with_one_noise_below(kind, generated):
+    model, x = make(kind), test_images(6)
+    calls = generated(model)
+    figure = figures.interpolations(model, x, seed=1, rows=3, steps=5)
+    top = model.generation_order[0]
+    assert len(calls) == 5 and all(list(latents) == [top] for latents, _ in calls)
+    z = np.stack([latents[top] for latents, _ in calls])  # [steps, rows, units]
+    assert z.shape == (5, 3, 2)
+    line = z[0] + np.linspace(0.0, 1.0, 5)[:, np.newaxis, np.newaxis] * (z[4] - z[0])
+    np.testing.assert_allclose(z, line, atol=1e-6)
+    assert len(np.unique(z[0], axis=0)) == 3
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(sheet[:4, :4], calls[0][1].mean[0, ..., 0], atol=1e-6)
+    np.testing.assert_allclose(sheet[-4:, -4:], calls[4][1].mean[2, ..., 0], atol=1e-6)
+    # the layers below have one noise along a row: standardised by p(z|z above), they are equal
+    noises = [noise_below(model, generation.latents) for _, generation in calls]
+    for noise in noises[1:]:
+        np.testing.assert_allclose(noise, noises[0], atol=1e-3)
+    assert np.std(noises[0], axis=0).min() > 0  # and another noise in the next row
+
+
+def test_pseudo_input_samples_are_drawn_at_the_top(generated):
+    keras.utils.set_random_seed(0)
+    model = HVAE(EVENT, latent_dims=(3, 2), hidden_units=4, prior="vampprior", num_components=4)
+    calls = generated(model)
+    figure = figures.pseudo_input_samples(model, seed=0, count=2)
+    ((latents, generation),) = calls
+    assert {site: z.shape for site, z in latents.items()} == {"z2": (18, 2)}
+    shown = rows_of(figure, 2, 10)
+    np.testing.assert_allclose(shown[:, 0], model.prior.pseudo_inputs[:2, ..., 0], atol=1e-6)
+    expected = generation.mean.numpy()[..., 0].reshape(2, 9, 4, 4)
+    np.testing.assert_allclose(shown[:, 1:], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["deep_vae", "ladder_vae"])
+def test_latents_are_drawn_from_q_and_shown_from_the_bottom_to_the_top(kind, monkeypatch):
+    model, x = make(kind), test_images(12)
+    seen = {}
+    monkeypatch.setattr(plotting, "latent_pca", lambda latents, *args, **kw: seen.update(latents))
+    figures.latent_pca(model, x, seed=2, batch_size=5)
+    assert {site: z.shape for site, z in seen.items()} == {
+        "z1": (12, 4),
+        "z2": (12, 3),
+        "z3": (12, 2),
+    }
+    assert list(seen) == ["z1", "z2", "z3"]
+    site = model.trace(x, values={name: z[np.newaxis] for name, z in seen.items()}).sites
+    for name, z in seen.items():
+        standardised = (z - site[name].q_mean[0]) / site[name].q_scale[0]
+        assert len(np.unique(standardised.numpy())) == z.size  # no batch repeats another's noise
+        assert np.abs(standardised).max() < 5 and 0.5 < np.std(standardised) < 1.6
+
+
+def test_means_of_a_gaussian_are_clipped_for_display(generated):
+    model = make("deep_vae", "gaussian")
+    model.pixels.bias.assign(np.tile([3.0, -2.0], 16).astype(np.float32))
+    x = test_images(12)
+    calls = generated(model)
+    for figure in (
+        figures.samples(model, 0),
+        figures.reconstructions(model, x, 0),
+        figures.injected_samples(model, 0),
+        figures.reconstructions_by_layer(model, x, 0),
+        figures.interpolations(model, x, 0, rows=2),
+    ):
+        sheet = np.asarray(figure.axes[0].images[0].get_array())
+        assert sheet.min() >= 0.0 and sheet.max() <= 1.0
+    mean = calls[0][1].mean.numpy()
+    assert mean.min() < 0.0 or mean.max() > 1.0
+    first = rows_of(figures.samples(model, 0), 8, 8)[0, 0]
+    np.testing.assert_allclose(first, np.clip(mean[0, ..., 0], 0.0, 1.0), atol=1e-6)
+
+
+# All figures of a run
+# -------------------------------------------------------------------------------------------------
+
+ALWAYS = {"samples", "reconstructions", "interpolations", "training_curves", "kl_per_unit"}
+EVALUATED = {"latent_pca", "active_units", "log_likelihood", "bound_decomposition"}
+OF_LAYERS = {"injected_samples", "reconstructions_by_layer"}
+
+
+def run_of(kind):
+    """Model, data set and state as of a run of two epochs."""
+    model = make(kind)
+    units = {site: shape[0] for site, shape in model.noise_shapes.items()}
+    dataset = types.SimpleNamespace(
+        name="toy",
+        class_names=("a", "b"),
+        test=types.SimpleNamespace(images=test_images(), labels=np.arange(12) % 2),
+    )
+    history = {"bound": [-3.0, -2.0], "test_bound": [-4.0, -3.0]}
+    history |= {f"kl/{site}": [1.0, 2.0] for site in model.noise_shapes}
+    state = types.SimpleNamespace(
+        columns=lambda: {name: np.array(column) for name, column in history.items()},
+        unit_kl={site: np.full((2, count), 0.5) for site, count in units.items()},
+    )
+    return model, dataset, state
+
+
+def evaluated(model, x):
+    arrays = evaluation.bound_terms(model, x, num_samples=3)
+    return arrays | {"log_likelihood": arrays["elbo"] + 1.0}
+
+
+@pytest.mark.parametrize("kind", ["vae", "hvae", "deep_vae", "ladder_vae"])
+def test_figures_of_a_run(kind):
+    model, dataset, state = run_of(kind)
+    layers = OF_LAYERS if kind != "vae" else set()
+    assert figures.all_figures(model, dataset, state, 0).keys() == ALWAYS | layers
+    drawn = figures.all_figures(
+        model, dataset, state, 0, evaluated(model, dataset.test.images), published=-5.0
+    )
+    of_evaluation = EVALUATED | ({"kl_per_layer"} if layers else set())
+    assert drawn.keys() == ALWAYS | layers | of_evaluation
+
+
+def test_figures_list_layers_from_the_bottom_to_the_top():
+    model, dataset, state = run_of("ladder_vae")  # which draws z3 first
+    arrays = evaluated(model, dataset.test.images)
+    drawn = figures.all_figures(model, dataset, state, 0, arrays)
+    sites = ["z1", "z2", "z3"]
+    heat_maps, pca = drawn["kl_per_unit"].axes[:3], drawn["latent_pca"].axes
+    assert [ax.get_title(loc="left")[:2] for ax in heat_maps] == sites
+    assert [ax.get_title(loc="left") for ax in pca] == sites
+    divergences = drawn["kl_per_layer"].axes
+    for ax, name in zip(divergences, ("kl", "kl_standard"), strict=True):
+        assert [label.get_text() for label in ax.get_yticklabels()] == sites
+        np.testing.assert_allclose(
+            [bar.get_width() for bar in ax.patches],
+            [arrays[f"{name}/{site}"].mean() for site in sites],
+        )
+    _, by_kl, by_variance = drawn["active_units"].axes[1].containers
+    counts = [[bar.get_width() for bar in bars] for bars in (by_kl, by_variance)]
+    assert counts[0] == [(arrays[f"unit_kl/{site}"] > 0.01).sum() for site in sites]
+    assert counts[1] == [(arrays[f"q_mean/{site}"].var(0) > 0.01).sum() for site in sites]
+    legend = drawn["training_curves"].axes[1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == sites
+
+
+def test_figures_of_an_older_evaluation():
+    model, dataset, state = run_of("hvae")
+    arrays = evaluated(model, dataset.test.images)
+    old = {n: a for n, a in arrays.items() if not n.startswith(("kl_standard", "unit_kl"))}
+    drawn = figures.all_figures(model, dataset, state, 0, old)
+    assert len(drawn["kl_per_layer"].axes) == len(drawn["active_units"].axes) == 1
+
+
+# The depth study
+# -------------------------------------------------------------------------------------------------
+
+LATENTS = (64, 32, 16, 8, 4)
+
+
+def record(folder, name, model="deep_vae", depth=1, **options):
+    """Writes a run's record as `results add` leaves it."""
+    options = {
+        "dataset": "dynamic_mnist", "epochs": 200, "budget": 200, "bn": "all", "warmup": 100,
+        "bounds": (-85.0, -88.0), "active": None, "status": "trained to the last epoch",
+        "protocol": "dynamic", "initial_run": None, "latents": LATENTS[:depth], "importance": 1,
+        "samples": 5000,
+    } | options  # fmt: skip
+    log_likelihood, elbo = options["bounds"]
+    config = {
+        "model": {
+            "name": model,
+            "latent_dims": list(options["latents"]),
+            "batch_normalization": options["bn"],
+        },
+        "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
+        "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
+    }
+    sites = [f"z{i + 1}" for i in range(len(options["latents"]))]
+    summary = {
+        "model": model, "dataset": options["dataset"], "protocol": options["protocol"], "seed": 0,
+        "epochs": options["epochs"], "train_images_per_second": 100.0,
+        "test/log_likelihood": log_likelihood, "test/log_likelihood_stderr": 0.2,
+        "test/eval_samples": options["samples"], "test/elbo": elbo, "test/log_px": -60.0,
+        "best_epoch": options["epochs"], "status": options["status"], "train_seconds": 60.0,
+        "published/log_likelihood": None, "published/source": "", "published/protocol": "",
+        "command": "python run_experiment.py", "commit": "abc",
+    }  # fmt: skip
+    for site, active in zip(sites, options["active"] or [None] * len(sites), strict=True):
+        summary |= {f"test/kl/{site}": 1.0, f"test/active_units/{site}": 2}
+        if options["active"]:
+            summary[f"test/active_units_kl/{site}"] = active
+    run = folder / name
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def section(text, heading):
+    """The part of a page below a heading, up to the next."""
+    assert f"## {heading}\n" in text
+    return text.split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def cells(text, first):
+    """Cells of the table rows whose first cell is `first`."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    return [row for row in rows if row[0] == first]
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Results of seven runs that belong to one study."""
+    record(tmp_path, "vae1", bn="none", warmup=0, bounds=(-86.5, -90.25))
+    record(tmp_path, "vae1_s1", bn="none", warmup=0, bounds=(-86.7, -90.5))
+    record(tmp_path, "vae5", depth=5, bn="none", warmup=0, bounds=(-87.0, -91.0),
+           active=(21, 2, 0, 0, 0))  # fmt: skip
+    record(tmp_path, "bn2", depth=2, warmup=0, bounds=(-85.5, -89.0), active=(22, 9))
+    record(tmp_path, "wu2", depth=2, bn="hidden", bounds=(-84.0, -88.0))
+    record(tmp_path, "ladder5", "ladder_vae", 5, bounds=(-82.0, -85.0), samples=1000,
+           active=(40, 20, 8, None, 2))  # fmt: skip
+    record(tmp_path, "prob5", "prob_ladder", 5, bounds=(-81.5, -84.5), active=(46, 20, 8, 3, 2))
+    return tmp_path
+
+
+def test_depth_study_has_a_row_per_latents_and_a_column_per_variant(study):
+    text = section(results.table(study), "Depth study: dynamic_mnist (200 epochs)")
+    assert (study / "README.md").read_text().count("## Depth study") == 1
+    assert "Protocol: dynamic." in text and "![bounds by depth](depth_dynamic_mnist.png)" in text
+    bounds = text.split("![")[0]
+    assert cells(bounds, "latents") == [
+        ["latents", "VAE", "VAE+BN", "VAE+BN+WU", "Ladder VAE+BN+WU", "prob. ladder+BN+WU"]
+    ]
+    assert cells(bounds, "64") == [
+        [
+            "64",
+            "[-86.50](vae1) (5000) / -90.25; [-86.70](vae1_s1) (5000) / -90.50",
+            *"––––",
+        ]
+    ]
+    assert cells(bounds, "64-32") == [
+        ["64-32", "–", "[-85.50](bn2) (5000) / -89.00", "[-84.00](wu2) (5000) / -88.00", *"––"]
+    ]
+    assert cells(bounds, "64-32-16-8-4") == [
+        [
+            "64-32-16-8-4", "[-87.00](vae5) (5000) / -91.00", *"––",
+            "[-82.00](ladder5) (1000) / -85.00", "[-81.50](prob5) (5000) / -84.50",
+        ]
+    ]  # fmt: skip
+    order = [cells(bounds, latents) for latents in ("64", "64-32", "64-32-16-8-4")]
+    lines = [bounds.index("| " + row[0][0] + " |") for row in order]
+    assert lines == sorted(lines)
+
+
+def test_active_units_stand_beside_the_published_ones(study):
+    text = section(results.table(study), "Depth study: dynamic_mnist (200 epochs)")
+    table = text.split("![")[1]
+    assert "KL > 0.01 nats" in table
+    head = ["variant", "latents", "z1", "z2", "z3", "z4", "z5", "total"]
+    assert cells(table, "variant") == [[*head, "Sønderby et al. 2016a, Table 2"]]
+    assert cells(table, "[VAE+BN](bn2)") == [
+        ["[VAE+BN](bn2)", "64-32", "22", "9", "–", "–", "–", "31", "–"]
+    ]
+    assert cells(table, "[VAE](vae5)") == [
+        ["[VAE](vae5)", "64-32-16-8-4", "21", "2", "0", "0", "0", "23", "20 1 0 0 0: 21"]
+    ]
+    assert cells(table, "[prob. ladder+BN+WU](prob5)")[0][-2:] == ["79", "46 22 8 3 2: 81"]
+    assert "ladder5" not in table and "vae1" not in table  # these have not counted them
+
+
+def test_depth_study_is_drawn(study, monkeypatch):
+    seen = []
+    draw = plotting.depth_study
+    monkeypatch.setattr(plotting, "depth_study", lambda *args: seen.append(args) or draw(*args))
+    results.table(study)
+    ((elbo, log_likelihood, samples, title),) = seen
+    assert list(elbo) == list(log_likelihood) == [
+        "VAE", "VAE+BN", "VAE+BN+WU", "Ladder VAE+BN+WU", "prob. ladder+BN+WU",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(elbo["VAE"], [[1, -90.25], [1, -90.5], [5, -91.0]])
+    np.testing.assert_array_equal(log_likelihood["VAE"], [[1, -86.5], [1, -86.7], [5, -87.0]])
+    np.testing.assert_array_equal(elbo["Ladder VAE+BN+WU"], [[5, -85.0]])
+    assert samples is None and "200 epochs" in title  # 1000 and 5000 samples
+    picture = matplotlib.image.imread(study / "depth_dynamic_mnist.png")
+    assert picture.shape[1] > picture.shape[0] > 300
+
+
+def test_budgets_protocols_and_data_sets_are_not_mixed(tmp_path):
+    for depth in (1, 2):
+        record(tmp_path, f"long{depth}", depth=depth, epochs=2000, budget=2000)
+        record(tmp_path, f"short{depth}", depth=depth, epochs=150, budget=2000,
+               status="stopped after 150 of 2000 epochs")  # fmt: skip
+        record(tmp_path, f"other{depth}", depth=depth, epochs=150, budget=150, protocol="fixed")
+        record(tmp_path, f"omniglot{depth}", depth=depth, dataset="omniglot", active=(9,) * depth)
+    record(tmp_path, "early", depth=3, epochs=700, budget=2000, status="stopped early")
+    record(tmp_path, "alone", depth=1, epochs=77)
+    text = results.table(tmp_path)
+    headings = [line for line in text.splitlines() if line.startswith("## Depth study")]
+    assert headings == [
+        "## Depth study: dynamic_mnist (2000 epochs)",
+        "## Depth study: dynamic_mnist (150 epochs)",
+        "## Depth study: dynamic_mnist (150 epochs)",
+        "## Depth study: omniglot (200 epochs)",
+    ]
+    studies = [part.split("\n## ")[0] for part in text.split("\n## Depth study: ")[1:]]
+    members = [
+        {
+            name
+            for name in ("long", "short", "other", "omniglot", "early", "alone")
+            if f"]({name}" in s
+        }
+        for s in studies
+    ]
+    assert members == [{"long", "early"}, {"short"}, {"other"}, {"omniglot"}]
+    pictures = [path.name for path in sorted(tmp_path.glob("*.png"))]
+    assert pictures == [
+        "depth_dynamic_mnist.png", "depth_dynamic_mnist_2.png", "depth_dynamic_mnist_3.png",
+        "depth_omniglot.png",
+    ]  # fmt: skip
+    assert all(f"({picture})" in study for picture, study in zip(pictures, studies, strict=True))
+    assert "KL > 0.01" in studies[3] and "Table 2" not in studies[3]  # which is of MNIST
+
+
+def test_variants_name_what_differs(tmp_path):
+    record(tmp_path, "a", bn="none", warmup=5)
+    record(tmp_path, "b", depth=2, importance=10)
+    text = results.table(tmp_path)
+    assert cells(text, "latents") == [["latents", "VAE+WU", "VAE+BN+WU, IW 10"]]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"depth": 1}, {"depth": 2, "initial_run": "runs/a"}, {"depth": 2, "model": "hvae"}],
+    ids=["same depth", "fine-tuned", "another family"],
+)
+def test_no_study_of_one_depth(tmp_path, second):
+    record(tmp_path, "a")
+    record(tmp_path, "b", **second)
+    (tmp_path / "b" / "figures").mkdir()
+    text = results.table(tmp_path)
+    assert "Depth study" not in text and "## b\n" in text
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_record_without_configuration_is_left_out_of_the_study(study):
+    (study / "ladder5" / "config.json").unlink()
+    text = results.table(study)
+    assert "Ladder VAE" not in text and "| [ladder_vae](ladder5) |" in text
