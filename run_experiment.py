@@ -5,6 +5,7 @@
     python run_experiment.py --config=configs/paper/vampprior_dynamic_mnist.py --data_dir=DIR
     python run_experiment.py --model=vae --config.objective.num_importance=50
     python run_experiment.py --mode=evaluate --workdir=runs/vampprior-digits-seed0
+    python run_experiment.py --initial_run=runs/vampprior-digits-seed0 --epochs=100
 
 A run that was stopped, in whatever way, goes on when the same command is typed again.
 """
@@ -36,6 +37,13 @@ FLAGS = (
     ),
     ("config", str, None, "a configuration: configs/*.py, configs/paper/*.py"),
     ("workdir", str, None, "the run's folder (default: runs/MODEL-DATASET-seedSEED)"),
+    (
+        "initial_run",
+        str,
+        None,
+        "folder of a finished run to start from: its weights, and its configuration unless "
+        "--config or --model names one (default workdir: runs/MODEL-DATASET-seedSEED-finetuned)",
+    ),
     ("mode", MODES, "train", "train, evaluate and draw; or do one thing on an existing --workdir"),
     ("seed", int, None, "of every random draw"),
     ("epochs", int, None, "passes over the training images"),
@@ -60,6 +68,7 @@ SHORTHANDS = {
     "eval_samples": "evaluation.num_samples",
     "mixed_precision": "training.mixed_precision",
     "seed": "seed",
+    "initial_run": "training.initial_run",
 }
 
 
@@ -76,7 +85,9 @@ def main(argv):
         return
     options = parse(argv, config)
     workdir = options.workdir or os.path.join(
-        "runs", f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
+        "runs",
+        f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
+        + ("-finetuned" if config.training.initial_run else ""),
     )
     # Only now, so that --help and mistakes answer at once.
     startup.import_tensorflow()
@@ -95,6 +106,11 @@ def main(argv):
         else:
             if run.state.epoch:
                 print(f"going on after epoch {run.state.epoch} of {config.training.epochs}")
+            elif run.state.initial_epochs:
+                print(
+                    f"starting from {config.training.initial_run}, "
+                    f"trained for {run.state.initial_epochs} epochs"
+                )
             run.train()
             summary = run.evaluate()
             run.draw()
@@ -110,14 +126,20 @@ def main(argv):
 def configuration_of(argv):
     """The configuration that the command line begins from, and the arguments that are left.
 
-    That is the file of --config; for another --mode than train the one in --workdir; else that of
-    --model on the embedded data.
+    That is the file of --config; for another --mode than train the one in --workdir; that of
+    --initial_run, without its warm-up; else that of --model on the embedded data.
     """
     values, rest = {}, [argv[0]]
     arguments = iter(argv[1:])
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name in ("config", "model", "mode", "workdir"):
+        if argument.startswith("-") and name in (
+            "config",
+            "model",
+            "mode",
+            "workdir",
+            "initial_run",
+        ):
             value = value if equals else next(arguments, "")
             values[name] = value
             argument = f"--{name}={value}"
@@ -127,6 +149,8 @@ def configuration_of(argv):
         config = configuration.load(values["config"])
     elif values.get("mode", "train") in MODES[1:] and "workdir" in values:
         config = configuration.from_json(os.path.join(values["workdir"], "config.json"))
+    elif values.get("initial_run") and "model" not in values:
+        config = configuration_to_go_on_from(values["initial_run"], values.get("workdir"))
     else:
         model = values.get("model", configuration.DEFAULT_MODEL)
         configuration.check_name("model", model, configuration.MODELS)
@@ -139,16 +163,33 @@ def configuration_of(argv):
     return config, rest
 
 
+def configuration_to_go_on_from(initial_run, workdir):
+    """The configuration of the run in `initial_run`, without its warm-up and its published number;
+    where that folder is gone, that of the run in `workdir`, which started from it."""
+    path = os.path.join(initial_run, "config.json")
+    if workdir and not os.path.exists(path):
+        own = os.path.join(workdir, "config.json")
+        if os.path.exists(own):
+            return configuration.from_json(own)
+    config = configuration.from_json(path)
+    config.objective.warmup_epochs = 0
+    config.published = configuration.base_config(config.model.name, config.dataset.name).published
+    return config
+
+
 def repeat(argv):
     """The command line that repeats a run elsewhere: without this machine's folders, or a mode."""
     kept, arguments = [], iter(argv[1:])
     for argument in arguments:
-        name, equals, _ = argument.lstrip("-").partition("=")
+        name, equals, value = argument.lstrip("-").partition("=")
         if name in ("workdir", "mode", "data_dir"):
             if not equals:
                 next(arguments, None)  # the value stands by itself
             if name == "data_dir":
                 kept.append("--data_dir=DIR")
+        elif name in ("initial_run", "config.training.initial_run"):
+            folder = value if equals else next(arguments, "")
+            kept.append(f"--{name}=runs/{os.path.basename(os.path.abspath(folder))}")
         else:
             kept.append(argument)
     return " ".join(["python run_experiment.py", *kept])

@@ -22,9 +22,9 @@ from absl import app, flags
 
 HERE = pathlib.Path(__file__).resolve().parent
 ENTRY_POINT = HERE.parent / "run_experiment.py"
-MODELS = ("vae", "vampprior", "hvae", "conv_hvae")
+MODELS = ("vae", "vampprior", "hvae", "conv_hvae", "ladder_vae")
 EVENT_SHAPE = (28, 28, 1)
-BATCH_SIZE = 100
+BATCH_SIZES = {**dict.fromkeys(MODELS, 100), "ladder_vae": 256}
 
 flags.DEFINE_boolean("quick", False, "fewer steps and repeats: faster, noisier")
 flags.DEFINE_list(
@@ -75,12 +75,18 @@ def ratio(rates, name, other):
 def multiply_additions(name):
     """`(forward, first)` of one image in training: all of the forward pass, and the part of it
     that works on images, for which the backward pass needs no gradient of the input."""
+    if name == "ladder_vae":
+        # From layer to layer of the pass upward, then mean and variance of each.
+        upward = 784 * 512 + 512 * 512 + 512 * 256 + 256 * 256 + 256 * 128 + 128 * 128
+        upward += 128 * 64 + 64 * 64 + 64 * 32 + 32 * 32
+        heads = 512 * 128 + 256 * 64 + 128 * 32 + 64 * 16 + 32 * 8
+        return upward + heads + multiply_additions_per_sample(name), 784 * 512
     head, first = 300 * 80, 784 * 600
     if name in ("vae", "vampprior"):
         encoder, decoder = first + 300 * 600 + head, 40 * 600 + 300 * 600 + 300 * 784
         if name == "vae":
             return encoder + decoder, first
-        pseudo_inputs = encoder * 500 / BATCH_SIZE  # 500 are encoded once for a batch
+        pseudo_inputs = encoder * 500 / BATCH_SIZES[name]  # 500 are encoded once for a batch
         return encoder + decoder + pseudo_inputs + 80 * 500, first
     joint, z1_given_z2 = 600 * 600, 40 * 600 + 300 * 600 + head
     if name == "hvae":
@@ -102,6 +108,10 @@ def multiply_additions_per_sample(name):
     """Of one importance sample of one image, without what is encoded once for all samples."""
     if name == "vampprior":
         return 40 * 600 + 300 * 600 + 300 * 784 + 80 * 500
+    if name == "ladder_vae":
+        p_z4, p_z3 = 4 * 32 + 32 * 32 + 32 * 16, 8 * 64 + 64 * 64 + 64 * 32
+        p_z2, p_z1 = 16 * 128 + 128 * 128 + 128 * 64, 32 * 256 + 256 * 256 + 256 * 128
+        return p_z4 + p_z3 + p_z2 + p_z1 + 64 * 512 + 512 * 512 + 512 * 784
     q_z1 = 40 * 600 + 300 * 600 + 300 * 80
     p_z1 = 40 * 600 + 300 * 600 + 300 * 80
     return q_z1 + p_z1 + 2 * 40 * 600 + 600 * 600 + 300 * 784
@@ -157,13 +167,13 @@ def compile_as_experiments_do(model, name, steps):
     )
 
 
-def fit(model, images, steps, callbacks=()):
+def fit(model, images, steps, batch_size, callbacks=()):
     """A function that measures two epochs of Keras' `fit`, in images per second."""
     import keras
 
     from tfhvae.data import pipeline
 
-    dataset = pipeline.training_batches(images, BATCH_SIZE, 0, 0, "per_batch")
+    dataset = pipeline.training_batches(images, batch_size, 0, 0, "per_batch")
     done = 0
 
     class Stopwatch(keras.callbacks.Callback):
@@ -187,12 +197,12 @@ def fit(model, images, steps, callbacks=()):
             shuffle=False,
         )
         done += 2
-        return 2 * steps * BATCH_SIZE / stopwatch.seconds
+        return 2 * steps * batch_size / stopwatch.seconds
 
     return measure
 
 
-def bare_loop(model, images, steps):
+def bare_loop(model, images, steps, batch_size):
     """A function that measures the compiled update of a model in a loop without Keras, `tf.data`,
     metrics or callbacks, in images per second."""
     import tensorflow as tf
@@ -206,9 +216,9 @@ def bare_loop(model, images, steps):
     def loop():
         def body(step):
             seed = stateless_seed(1, step)
-            indices = tf.random.stateless_uniform([BATCH_SIZE], seed, 0, len(images), tf.int32)
+            indices = tf.random.stateless_uniform([batch_size], seed, 0, len(images), tf.int32)
             x = pipeline.binarize(tf.gather(images, indices), seed)
-            model._compiled_update(x, model.noise(seed, BATCH_SIZE, 1))
+            model._compiled_update(x, model.noise(seed, batch_size, 1))
             return [step + 1]
 
         return tf.while_loop(lambda step: step < steps, body, [0], parallel_iterations=1)
@@ -216,7 +226,7 @@ def bare_loop(model, images, steps):
     def measure():
         start = time.perf_counter()
         loop()[0].numpy()
-        return steps * BATCH_SIZE / (time.perf_counter() - start)
+        return steps * batch_size / (time.perf_counter() - start)
 
     return measure
 
@@ -228,8 +238,9 @@ def torch_steps(name, steps):
     probe = subprocess.run([python, "-c", "import torch"], capture_output=True)
     if probe.returncode:
         return None, "skipped: torch is not importable, see --torch_python"
+    batch_size = BATCH_SIZES[name]
     process = subprocess.Popen(
-        [python, HERE / "torch_eager.py", name, str(BATCH_SIZE)],
+        [python, HERE / "torch_eager.py", name, str(batch_size)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -238,7 +249,7 @@ def torch_steps(name, steps):
     def measure():
         process.stdin.write(f"{steps}\n")
         process.stdin.flush()
-        return steps * BATCH_SIZE / float(process.stdout.readline())
+        return steps * batch_size / float(process.stdout.readline())
 
     return measure, process
 
@@ -264,7 +275,8 @@ def training(quick, repeats):
 
     for name in flags.FLAGS.models:
         steps = 3 if name == "conv_hvae" else 50 if quick else 200
-        images = np.random.default_rng(0).random((steps * BATCH_SIZE, *EVENT_SHAPE), np.float32)
+        batch_size = BATCH_SIZES[name]
+        images = np.random.default_rng(0).random((steps * batch_size, *EVENT_SHAPE), np.float32)
         model, bare = make_model(name), make_model(name)
         compile_as_experiments_do(model, name, steps)
         compile_as_experiments_do(bare, name, steps)
@@ -279,9 +291,9 @@ def training(quick, repeats):
                 training_module.TensorBoardLog(os.path.join(folder, "tensorboard")),
             ]
             candidates = {
-                "fit": fit(model, images, steps, callbacks),
-                "bare": bare_loop(bare, images, steps),
-                "plain": fit(plain_keras.build(name), images, steps),
+                "fit": fit(model, images, steps, batch_size, callbacks),
+                "bare": bare_loop(bare, images, steps, batch_size),
+                "plain": fit(plain_keras.build(name), images, steps, batch_size),
                 "peak": matrix_product(2048, 2048, 2048),
             }
             eager, process = torch_steps(name, max(2, steps // 10))
@@ -298,7 +310,7 @@ def training(quick, repeats):
         utilization = statistics.median(
             100.0 * a * flops / b for a, b in zip(rates["fit"], rates["peak"])
         )
-        plain_target = 1.4 if name == "vampprior" else None
+        plain_target = 1.4 if name in ("vampprior", "ladder_vae") else None
         torch_ratio = process if eager is None else ratio(rates, "fit", "torch")
         yield from [
             Row(f"{name}: training with fit", statistics.median(rates["fit"]), "images/s"),
@@ -316,7 +328,7 @@ def evaluation(quick, repeats):
 
     num_images, num_samples = 4, 2000 if quick else 10000
     x = (np.random.default_rng(0).random((num_images, *EVENT_SHAPE)) < 0.2).astype(np.float32)
-    for name in ("vampprior", "hvae"):
+    for name in ("vampprior", "hvae", "ladder_vae"):
         model = make_model(name)
         flops = 2.0 * multiply_additions_per_sample(name)
         # One compiled function, as for the thousands of groups of images of a test set.
@@ -403,8 +415,8 @@ def mixed_precision(quick, repeats):
 
     from tfhvae import evaluation as evaluation_module
 
-    steps = 3 if quick else 5
-    images = np.random.default_rng(0).random((steps * BATCH_SIZE, *EVENT_SHAPE), np.float32)
+    steps, batch_size = 3 if quick else 5, BATCH_SIZES["conv_hvae"]
+    images = np.random.default_rng(0).random((steps * batch_size, *EVENT_SHAPE), np.float32)
     models = {}
     for policy in ("float32", "mixed_bfloat16"):
         keras.mixed_precision.set_global_policy(policy)
@@ -412,8 +424,9 @@ def mixed_precision(quick, repeats):
         models[policy].set_weights(models["float32"].get_weights())
         compile_as_experiments_do(models[policy], "conv_hvae", steps)
     keras.mixed_precision.set_global_policy("float32")
-    rates = take_turns({p: fit(model, images, steps) for p, model in models.items()}, repeats)
-    x = (images[:BATCH_SIZE] < 0.5).astype(np.float32)
+    candidates = {p: fit(model, images, steps, batch_size) for p, model in models.items()}
+    rates = take_turns(candidates, repeats)
+    x = (images[:batch_size] < 0.5).astype(np.float32)
     elbo = [evaluation_module.bound_terms(m, x, 1)["elbo"].mean() for m in models.values()]
     total = 2 * steps * (repeats + 1)
     faster = ratio(rates, "mixed_bfloat16", "float32")

@@ -15,6 +15,7 @@ ENCODERS = {
     "q_z2": ((32, 7, 1), (32, 3, 2), (64, 5, 1), (64, 3, 2), (6, 3, 1)),
     "q_z1": ((32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (6, 3, 1)),
 }
+LATENTS, WIDTHS = (64, 32, 16, 8, 4), (512, 256, 128, 64, 32)
 
 
 class Gated(nn.Module):
@@ -121,12 +122,72 @@ class HVAE(nn.Module):
         )
 
 
+def normalized(inputs, units):
+    return [
+        nn.Linear(inputs, units, bias=False),
+        nn.BatchNorm1d(units, eps=1e-3, momentum=0.01),
+    ]
+
+
+def leaky_layers(inputs, units):
+    return nn.Sequential(
+        *normalized(inputs, units),
+        nn.LeakyReLU(0.1),
+        *normalized(units, units),
+        nn.LeakyReLU(0.1),
+    )
+
+
+class NormalizedHead(nn.Module):
+    def __init__(self, inputs, units):
+        super().__init__()
+        self.layer = nn.Sequential(*normalized(inputs, 2 * units))
+
+    def forward(self, h):
+        loc, a = self.layer(h).chunk(2, -1)
+        return loc, functional.softplus(a)
+
+
+class LadderVAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.d = nn.ModuleList(map(leaky_layers, (784, *WIDTHS[:-1]), WIDTHS))
+        self.q = nn.ModuleList(map(NormalizedHead, WIDTHS, LATENTS))
+        self.p = nn.ModuleList(
+            nn.Sequential(leaky_layers(above, width), NormalizedHead(width, units))
+            for above, width, units in zip(LATENTS[1:], WIDTHS[1:], LATENTS)
+        )
+        self.p_x = nn.Sequential(leaky_layers(64, 512), nn.Linear(512, 784))
+
+    def forward(self, x):
+        x = h = x.flatten(1)
+        upward = []
+        for d, q in zip(self.d, self.q):
+            h = d(h)
+            upward.append(q(h))
+        *upward, (loc, variance) = upward
+        p_loc, p_variance = torch.zeros_like(loc), torch.ones_like(variance)
+        bound = 0.0
+        while True:
+            z = draw(loc, variance.log())
+            bound = bound + log_normal(z, p_loc, p_variance.log())
+            bound = bound - log_normal(z, loc, variance.log())
+            if not upward:
+                return bound + log_bernoulli(x, self.p_x(z))
+            loc, variance = upward.pop()
+            p_loc, p_variance = self.p[len(upward)](z)
+            precision, p_precision = 1.0 / variance, 1.0 / p_variance
+            variance = 1.0 / (precision + p_precision)
+            loc = variance * (loc * precision + p_loc * p_precision)
+
+
 def main(name, batch_size):
     model = {
         "vae": lambda: VAE(False),
         "vampprior": lambda: VAE(True),
         "hvae": lambda: HVAE(False),
         "conv_hvae": lambda: HVAE(True),
+        "ladder_vae": LadderVAE,
     }[name]()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
     means = torch.rand(10 * batch_size, 1, 28, 28)

@@ -112,6 +112,40 @@ def trained(make, strategy):
 found["two"] = trained(models.VAE, strategy)
 found["one"] = trained(OneDevice, tf.distribute.get_strategy())
 
+# Batch normalisation, whose averages are assigned within the compiled part of a step
+from tfhvae import training
+
+for jit_compile in (False, True):
+    keras.utils.set_random_seed(1)
+    images = np.random.default_rng(0).uniform(size=[24, 4, 4, 1]).astype(np.float32)
+    with strategy.scope():
+        model = models.LadderVAE((4, 4, 1), latent_dims=(3, 2), hidden_units=(6, 5))
+        model.compile(
+            keras.optimizers.Adam(0.01), objectives.Objective(), jit_compile=jit_compile
+        )
+    statistics = training.batch_statistics(model)
+    before = [v.numpy() for v in statistics]
+    batches = pipeline.training_batches(images, 8, 0)
+    model.fit(
+        hardware.for_replicas(strategy, batches, endless=True), steps_per_epoch=3, verbose=0
+    )
+    after = [v.numpy() for v in statistics]
+    training.recalibrate(model, images, batch_size=8)
+    local = [
+        [part.numpy().tolist() for part in strategy.experimental_local_results(v.value)]
+        for v in [*statistics, *model.trainable_variables]
+    ]
+    one = models.LadderVAE((4, 4, 1), latent_dims=(3, 2), hidden_units=(6, 5))
+    for variable, value in zip(one.weights, model.weights):
+        variable.assign(value.numpy())
+    training.recalibrate(one, images, batch_size=8)
+    found[f"normalized/{jit_compile}"] = {
+        "followed": [bool(np.all(a != b)) for a, b in zip(before, after)],
+        "finite": all(bool(np.isfinite(a).all()) for a in after),
+        "local": local,
+        "one": [v.numpy().tolist() for v in training.batch_statistics(one)],
+    }
+
 # The parts of a batch
 batches = tf.data.Dataset.range(21).batch(8)
 found["parts"] = [
@@ -203,6 +237,17 @@ def test_two_replicas_compute_what_one_device_computes(mirrored):
     for name in one:
         for a, b in zip(one[name], two[name]):
             np.testing.assert_allclose(b, a, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_replicas_follow_batch_statistics(mirrored, jit_compile):
+    """In every step; recalibrated, they are those of one device with the same weights."""
+    found = mirrored[f"normalized/{jit_compile}"]
+    assert found["finite"] and np.mean(found["followed"]) > 0.9
+    for first, second in found["local"]:
+        assert first == second
+    for (ours, _), expected in zip(found["local"], found["one"]):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_replicas_get_all_of_every_batch_once(mirrored):

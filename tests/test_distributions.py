@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfhvae.distributions import Bernoulli, DiscretizedLogistic, GaussianMixture
+from tfhvae.models.parts import image_distribution
 
 tfd = tfp.distributions
 
@@ -288,3 +289,41 @@ def test_logistic_samples():
         assert expected[keep].min() > 100
         expected = expected[keep] * len(x) / expected[keep].sum()
         assert scipy.stats.chisquare(observed[keep], expected).pvalue > 1e-6
+
+
+# Gaussian pixels
+# -------------------------------------------------------------------------------------------------
+
+
+def test_gaussian_pixels_are_those_of_scipy():
+    """Mean linear, variance softplus + 1e-5; a density, summed over an image's pixels and colours."""
+    rng = np.random.default_rng(3)
+    x, parameters = rng.uniform(size=(4, 3, 2, 3)), 3 * rng.normal(size=(5, 4, 3, 2, 6))
+    p = image_distribution(tf.constant(parameters, tf.float32), "gaussian")
+    loc, a = np.split(np.float32(parameters).astype(np.float64), 2, axis=-1)
+    scale = np.sqrt(np.logaddexp(0, a) + 1e-5)
+    expected = scipy.stats.norm.logpdf(np.float32(x), loc, scale).sum((-3, -2, -1))
+    assert p.event_shape == [3, 2, 3] and p.batch_shape == [5, 4]
+    np.testing.assert_allclose(p.log_prob(tf.constant(x, tf.float32)), expected, rtol=1e-5)
+    np.testing.assert_allclose(p.mean(), loc, rtol=1e-6)
+    np.testing.assert_allclose(p.stddev(), scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grey_value", [0.0, 0.5, 1.0])
+def test_gaussian_pixels_of_constant_images(grey_value):
+    """A mean that equals every pixel drives the variance to its least value: density and gradients
+    stay finite there, and the density is that of a scale of sqrt(1e-5)."""
+    a = np.array([-1000, -100, -20, 0, 1000], np.float32)
+    for distance in (0.0, 1e-3, 10.0):
+        loc = np.full_like(a, grey_value + distance)
+        parameters = tf.constant(np.stack([loc, a], -1).reshape(1, 5, 1, 2))
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            log_prob = image_distribution(parameters, "gaussian").log_prob(
+                tf.fill([1, 5, 1, 1], grey_value)
+            )
+        gradient = tape.gradient(log_prob, parameters)
+        assert np.isfinite(log_prob).all() and np.isfinite(gradient).all()
+    narrow = image_distribution(tf.constant([[[grey_value, -1000.0]]]), "gaussian")
+    expected = scipy.stats.norm.logpdf(0.0, 0.0, np.sqrt(1e-5))
+    np.testing.assert_allclose(narrow.log_prob(tf.fill([1, 1, 1], grey_value)), expected, rtol=1e-6)

@@ -19,6 +19,7 @@ import tensorflow as tf
 import tfhvae.layers
 from tfhvae.layers import (
     MLP,
+    BatchNormalization,
     Fold,
     GatedConv2D,
     GatedDense,
@@ -28,6 +29,7 @@ from tfhvae.layers import (
 )
 
 VECTORS = (5, 2, 3, 4)  # [S, Y, B, D]
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 IMAGES = (2, 3, 6, 5, 2)  # [S, B, H, W, C]
 JOINT = [(5, 1, 3, 4), (3, 6), (2, 1, 2)]  # [S, 1, B, A], [B, D], [Y, 1, C]
 PAIRS = (((3, 4), (3, 4)), ((5, 1, 4), (5, 1, 4)))  # (loc, scale), (loc, scale)
@@ -57,6 +59,7 @@ LAYERS = {
     "JointDense gated": Case(lambda **kw: JointDense(3, "tanh", gated=True, **kw), JOINT),
     "JointDense without bias": Case(lambda **kw: JointDense(3, use_bias=False, **kw), JOINT[:1]),
     "GaussianHead softplus": Case(lambda **kw: GaussianHead(3, **kw), VECTORS),
+    "GaussianHead batch": Case(lambda **kw: GaussianHead(3, normalization="batch", **kw), VECTORS),
     "GaussianHead clipped": Case(
         lambda **kw: GaussianHead(3, "clipped_log_variance", (-3, 3), **kw), VECTORS
     ),
@@ -72,6 +75,10 @@ LAYERS = {
     ),
     "Fold GaussianHead": Case(
         lambda **kw: Fold(GaussianHead(3, **kw), event_rank=1, **kw), VECTORS
+    ),
+    "BatchNormalization": Case(BatchNormalization, VECTORS),
+    "BatchNormalization without scale": Case(
+        lambda **kw: BatchNormalization(0.9, 1e-4, scale=False, **kw), (3, 4)
     ),
     "Fold BatchNormalization": Case(
         lambda **kw: Fold(keras.layers.BatchNormalization(**kw), event_rank=1, **kw), VECTORS
@@ -390,6 +397,28 @@ def test_gaussian_head_clipped():
     np.testing.assert_allclose(gradient, np.where(inside, 0.5 * expected, 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(6, 4), VECTORS])
+def test_normalised_gaussian_head_is_product_normalisation_and_softplus(training, shape):
+    head = GaussianHead(3, normalization="batch", min_variance=1e-3)
+    head.build(shape)
+    assert [w.name for w in head.trainable_weights] == ["kernel", "gamma", "beta"]
+    kernel, gamma, beta, mean = weights((4, 6), (6,), (6,), (6,))
+    variance = np.linspace(0.5, 2.0, 6, dtype="float32")
+    head.set_weights([kernel, gamma, beta, mean, variance])
+    (x,) = weights(shape, seed=4)
+    loc, scale = head(x, training=training)
+
+    y = np.float64(x) @ kernel
+    rows = y.reshape(-1, 6)
+    moments = (rows.mean(0), rows.var(0)) if training else (mean, variance)
+    y = gamma * (y - moments[0]) / np.sqrt(moments[1] + 1e-3) + beta
+    assert_close(loc, y[..., :3], rtol=1e-4, atol=1e-4)
+    assert_close(scale, np.sqrt(np.logaddexp(0, y[..., 3:]) + 1e-3), rtol=1e-4)
+    followed = 0.99 * variance + 0.01 * rows.var(0) if training else variance
+    np.testing.assert_allclose(head.normalization_layer.moving_variance, followed, rtol=1e-5)
+
+
 def test_gaussian_head_halves_are_one_product():
     head = GaussianHead(3, "clipped_log_variance")
     head.build((None, 4))
@@ -421,13 +450,14 @@ def test_gaussian_head_adds_its_bias_in_single_precision(policy):
 
 
 def extreme_gaussians():
-    """Pairs of Gaussians whose scales span twelve decades, equal ones included."""
+    """Pairs of Gaussians whose variances lie between 1e-12 and 1e12, in both orders, equal ones
+    included."""
     scales = 10.0 ** np.arange(-6, 7)
     grid = np.meshgrid([-3.0, 0.5], scales, [-1.0, 2.0], scales, indexing="ij")
     return [x.reshape(-1).astype("float32") for x in grid]
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_merge_of_extreme_scales(policy, jit_compile):
     merge = PrecisionWeightedMerge(dtype=policy)
@@ -456,6 +486,19 @@ def test_merge_of_extreme_scales(policy, jit_compile):
     np.testing.assert_allclose(d_loc[3], 2 * w1 * w2 * (m1 - m2) / s2, **tolerance)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("sharp_first", [True, False])
+def test_merge_with_a_gaussian_that_knows_nothing_is_the_other_one(policy, sharp_first):
+    """To the last bit: at this ratio of variances even a mean 1000 away adds nothing."""
+    sharp = (tf.constant([0.7, -2.0]), tf.constant([1e-6, 0.3]))
+    flat_one = (tf.constant([1000.7, -2.0]), tf.constant([1e6, 1e6]))
+    pair = (sharp, flat_one) if sharp_first else (flat_one, sharp)
+    merged = PrecisionWeightedMerge(dtype=policy)(pair)
+    assert_close(merged, sharp, rtol=0)
+    twice = PrecisionWeightedMerge(dtype=policy)((sharp, sharp))
+    assert_close(twice, (sharp[0], sharp[1] / np.sqrt(2)), rtol=1e-6)
+
+
 def test_merge_is_the_normalised_product_of_densities():
     rng = np.random.default_rng(5)
     m1, m2 = rng.normal(size=(2, 20))
@@ -467,6 +510,71 @@ def test_merge_is_the_normalised_product_of_densities():
     # The constant is N(m1; m2, s1^2 + s2^2), whatever z is.
     expected = np.broadcast_to(log_pdf(m1, m2, np.hypot(s1, s2)), log_constant.shape)
     np.testing.assert_allclose(log_constant, expected, rtol=1e-9, atol=1e-9)
+
+
+def twins(shape, momentum=0.9, epsilon=1e-2):
+    """Our batch normalisation and Keras', with the same weights."""
+    ours = BatchNormalization(momentum, epsilon)
+    theirs = keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon)
+    values = [*weights((shape[-1],), (shape[-1],), (shape[-1],)), np.full(shape[-1], 1.5)]
+    for layer in (ours, theirs):
+        layer.build(shape)
+        layer.set_weights(values)
+    return ours, theirs
+
+
+def outputs_and_gradients(layer, x, training):
+    (direction,) = weights(x.shape, seed=8)
+    with tf.GradientTape() as tape:
+        x = tf.constant(x)
+        tape.watch(x)
+        y = layer(x, training=training)
+        total = tf.reduce_sum(y * direction)
+    return [y, *tape.gradient(total, [x, layer.gamma.value, layer.beta.value])]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 4)])  # [B, D], [S, B, D]
+def test_batch_normalization_is_that_of_keras(shape, training):
+    """Outputs, gradients and running averages, over three updates."""
+    ours, theirs = twins(shape)
+    assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
+    for seed in range(3):
+        (x,) = weights(shape, seed=seed)
+        expected = outputs_and_gradients(theirs, 2 * x + 1, training)
+        assert_close(outputs_and_gradients(ours, 2 * x + 1, training), expected, atol=1e-5)
+    assert_close(ours.get_weights(), theirs.get_weights(), rtol=1e-5, atol=1e-6)
+    assert (np.abs(ours.moving_variance - 1.5).min() > 0) == training
+
+
+def test_batch_statistics_of_samples_are_those_of_the_folded_rows():
+    (x,) = weights((5, 3, 4))
+    (folded, _), (unfolded, _) = twins((15, 4)), twins((5, 3, 4))
+    expected = folded(x.reshape(15, 4), training=True)
+    assert_close(flat(unfolded(x, training=True))[0].reshape(15, 4), expected, rtol=1e-5, atol=1e-6)
+    assert_close(unfolded.get_weights(), folded.get_weights(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", POLICIES[1:])
+def test_batch_statistics_are_single_precision(policy):
+    """Averages within 1e-5 of those of float32, which half precision cannot hold."""
+    (x,) = weights(VECTORS)
+    x = np.asarray(tf.cast(x, policy.removeprefix("mixed_")), "float32")  # as the layer sees it
+    mixed, single = BatchNormalization(dtype=policy), BatchNormalization()
+    for _ in range(3):
+        assert mixed(x, training=True).dtype == policy.removeprefix("mixed_")
+        single(x, training=True)
+    assert [w.dtype for w in mixed.weights] == ["float32"] * 4
+    assert_close(mixed.get_weights(), single.get_weights(), rtol=1e-5)
+
+
+def test_batch_normalization_has_no_gamma_without_scale():
+    x = random_inputs(VECTORS)
+    layer = BatchNormalization(scale=False)
+    y = flat(layer(x, training=True))[0]
+    assert [w.name for w in layer.trainable_weights] == ["beta"]
+    expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -538,6 +646,9 @@ def test_fold_leaves_casting_to_its_layer():
             "expected log_variance_limits to be (low, high)",
         ),
         (lambda: GaussianHead(3, min_variance=0.0), "expected min_variance to be positive"),
+        (lambda: GaussianHead(3, normalization="layer"), "expected normalization to be None or"),
+        (lambda: BatchNormalization(1.0), "expected 0 <= momentum < 1. Received: momentum=1.0"),
+        (lambda: BatchNormalization(epsilon=0.0), "expected epsilon to be positive. Received:"),
         (lambda: GatedConv2D(0, 3), "expected filters to be a positive integer"),
         (lambda: GatedConv2D(3, (3, 3, 3)), "expected kernel_size to be an integer or a pair"),
         (lambda: GatedConv2D(3, 3, strides=0), "expected strides to be a positive integer"),
@@ -579,6 +690,7 @@ def test_bad_inputs(layer, shapes, message):
         (JointDense(3), [(3, 4), (3, 2)], [(3, 4), (3, 3)]),
         (JointDense(3), [(3, 4), (3, 2)], [(3, 4)]),
         (GaussianHead(3), (3, 4), (3, 5)),
+        (BatchNormalization(), (3, 4), (3, 5)),
         (GatedConv2D(3, 3), (1, 8, 8, 2), (1, 8, 8, 3)),
     ],
 )

@@ -14,6 +14,9 @@ import scipy.stats
 import tensorflow as tf
 
 from tfhvae import bounds, configuration, models
+from tfhvae.layers import BatchNormalization
+from tfhvae.models.deep import GaussianHierarchy
+from tfhvae.models.parts import ConditionalGaussian
 from tfhvae.objectives import Objective
 from tfhvae.traces import Trace
 
@@ -34,6 +37,9 @@ _MIXTURE = {"prior": "mixture", "num_components": 5}
 _VAMP = {"prior": "vampprior", "num_components": 5, "pseudo_input_init": (0.5, 0.1)}
 _GREY = {"likelihood": "discretized_logistic"}
 _LIMIT = {"logit_limit": 11.512915}
+_DEEP = {"latent_dims": (4, 3, 2), "hidden_units": (8, 7, 6)}
+_TWO = {"latent_dims": (4, 3), "hidden_units": (8, 6)}
+_ALL, _HIDDEN, _NONE = ({"batch_normalization": where} for where in ("all", "hidden", "none"))
 
 # The one list of models. Each property below holds for every line.
 CASES = {
@@ -47,8 +53,25 @@ CASES = {
     "hvae vampprior": Case(models.HVAE, {**_HVAE, **_VAMP}, ("hvae_vampprior",)),
     "conv hvae": Case(models.ConvHVAE, _CONV, ("conv_hvae",), event_shape=(8, 6, 2)),
     "conv hvae vampprior grey": Case(models.ConvHVAE, {**_CONV, **_VAMP, **_GREY}),
+    "deep vae": Case(models.DeepVAE, {**_DEEP, **_NONE}),
+    "deep vae bn": Case(models.DeepVAE, {**_TWO, **_ALL}, ("deep_vae",), event_shape=(5, 4, 3)),
+    "prob ladder": Case(models.ProbabilisticLadder, {**_TWO, **_NONE}, ("prob_ladder",)),
+    "prob ladder shared": Case(
+        models.ProbabilisticLadder, {**_TWO, **_HIDDEN, "top_down": "shared"}
+    ),
+    "ladder vae": Case(models.LadderVAE, {**_DEEP, **_HIDDEN}),
+    "ladder vae bn": Case(models.LadderVAE, {**_TWO, **_ALL}, ("ladder_vae",)),
+    "ladder vae one layer": Case(
+        models.LadderVAE, {"latent_dims": (3,), "hidden_units": (8,), **_ALL}
+    ),
+    "ladder vae gaussian": Case(
+        models.LadderVAE, {**_TWO, **_NONE, "likelihood": "gaussian", "activation": "tanh"}
+    ),
 }
 each_model = pytest.mark.parametrize("name", CASES)
+SEVERAL_SITES = [n for n, case in CASES.items() if len(case.settings.get("latent_dims", ())) > 1]
+DEEP = [name for name, case in CASES.items() if issubclass(case.make, GaussianHierarchy)]
+NORMALIZED = [name for name in DEEP if CASES[name].settings["batch_normalization"] != "none"]
 
 
 def new_model(name):
@@ -60,10 +83,18 @@ def new_model(name):
 model_of = functools.cache(new_model)  # for tests that leave the weights alone
 
 
+def likelihood(name):
+    return CASES[name].settings.get("likelihood", "bernoulli")
+
+
+def normalizations(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
+
+
 def images(name, batch=BATCH):
-    rng, case = np.random.default_rng(1), CASES[name]
-    levels = 256 if "likelihood" in case.settings else 2
-    x = rng.integers(0, levels, (batch, *case.event_shape))
+    rng = np.random.default_rng(1)
+    levels = 2 if likelihood(name) == "bernoulli" else 256
+    x = rng.integers(0, levels, (batch, *CASES[name].event_shape))
     return tf.constant((x + 0.5) / 256 if levels == 256 else x, tf.float32)
 
 
@@ -98,18 +129,27 @@ def test_the_list_covers_every_configuration():
     for name, case in named.items():
         entry = configuration.MODELS[name]
         assert entry.class_name == case.make.__name__
-        assert entry.fields["prior"] == case.settings.get("prior", "standard")
         # every field of the configuration is an argument of the model, or handled by the experiment
         arguments = case.make(case.event_shape, **case.settings).get_config()
+        for setting in ("prior", "top_down", "upward"):
+            assert entry.fields.get(setting) == arguments.get(setting)
         assert set(entry.fields) - {"pseudo_inputs"} <= arguments.keys()
 
 
 @each_model
-def test_likelihoods_and_priors_are_checked(name):
-    case = CASES[name]
-    for setting in ("prior", "likelihood"):
-        with pytest.raises(ValueError, match=f"{setting}='gaussian'"):
-            case.make(case.event_shape, **{**case.settings, setting: "gaussian"})
+def test_settings_are_checked(name):
+    case, choices = CASES[name], {"prior", "batch_normalization", "top_down", "upward"}
+    known = choices & model_of(name).get_config().keys()
+    assert known
+    for setting in ("likelihood", *known):
+        with pytest.raises(ValueError, match=f"{setting}='poisson'"):
+            case.make(case.event_shape, **{**case.settings, setting: "poisson"})
+
+
+def test_widths_of_every_layer_are_asked_for():
+    for latent_dims in ((), (4, 3, 2)):
+        with pytest.raises(ValueError, match=r"hidden_units=\(8, 7\)"):
+            models.DeepVAE((8, 8, 1), latent_dims=latent_dims, hidden_units=(8, 7))
 
 
 # The record
@@ -123,16 +163,22 @@ def test_shapes(name, samples):
     trace = model.trace(x, num_samples=samples)
     assert trace.label is None and trace.log_px.shape == [samples, BATCH]
     assert list(trace.sites) == list(model.noise_shapes)
+    assert sorted(trace.sites) == sorted(model.generation_order)
     for site_name, site in trace.sites.items():
         event = model.noise_shapes[site_name]
-        assert site.value.shape == site.q_mean.shape == [samples, BATCH, *event]
+        for field in (site.value, site.q_mean, site.q_scale):
+            assert field.shape == [samples, BATCH, *event]
         assert site.log_q.shape == site.log_p.shape == [samples, BATCH]
         analytic = site_name == "z1" if "z2" in trace.sites else True
         if CASES[name].settings.get("prior", "standard") == "standard" or (
             analytic and "z2" in trace.sites
         ):
             assert site.kl.shape == [samples, BATCH, *event]
-            assert np.all(site.kl > -1e-6)
+            if isinstance(model, models.DeepVAE) and site_name != model.generation_order[0]:
+                difference = site.log_q - site.log_p  # p is known only after the draw
+                np.testing.assert_allclose(np.sum(site.kl, -1), difference, rtol=1e-4, atol=1e-5)
+            else:
+                assert np.all(site.kl > -1e-6)
         else:
             assert site.kl.shape == [samples, BATCH, 1]
             np.testing.assert_allclose(site.kl[..., 0], site.log_q - site.log_p, rtol=1e-6)
@@ -221,10 +267,11 @@ def test_given_values_are_evaluated(name):
 @each_model
 def test_analytic_and_sampled_kl_agree(name):
     """Mean of analytic KL - (log q - log p) within 5 standard errors of zero, 3 examples per site:
-    false alarm 4e-6 over all models."""
+    false alarm 5e-5 over all models."""
     model, x = new_model(name), images(name)
     for weight in model.weights:
-        weight.assign(0.5 * weight)  # scales near one: a small standard error
+        # scales near one: a small standard error; of layers that depend on each other
+        weight.assign(weight if name in DEEP else 0.5 * weight)
     samples = 3000
     trace = model.trace(x, noise=model.noise(6, BATCH, samples))
     for site in trace.sites.values():
@@ -250,7 +297,7 @@ def test_more_importance_samples_give_a_tighter_bound(name):
 
 @each_model
 def test_every_weight_gets_a_gradient(name):
-    model, x = model_of(name), images(name)
+    model, x = new_model(name), images(name)  # batch statistics follow
     objective = Objective(num_importance=2)
     with tf.GradientTape() as tape:
         loss = objective(model, x, model.noise(4, BATCH, 2), 0)[0]
@@ -287,6 +334,63 @@ def test_vampprior_is_the_mixture_of_posteriors_at_its_pseudo_inputs():
         np.testing.assert_allclose(trace.sites[site].log_p[0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
+# Batch normalisation
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_examples_mix_in_training_through_batch_statistics_alone(name):
+    """In training, densities depend on the other examples, and the running averages move, where a
+    model is normalised; with averages that have followed the batch at once, inference gives the
+    training trace."""
+    model, x = new_model(name), images(name)
+    noise = model.noise(4, BATCH, 2)
+    layers = normalizations(model)
+    assert bool(layers) == (name in NORMALIZED)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        trained = model.trace(x, noise=noise, training=True)
+        total = tf.add_n([tf.reduce_sum(value[:, 0]) for value in densities(trained).values()])
+    gradient = np.abs(tape.gradient(total, x))
+    assert gradient[0].max() > 0
+    for example in (1, 2):
+        assert (gradient[example].max() > 0) == (name in NORMALIZED)
+    for layer in layers:
+        assert np.abs(layer.moving_variance - 1.0).min() > 0
+        layer.momentum = 0.0
+    again = model.trace(x, noise=noise, training=True)
+    assert_same_trace(again, model.trace(x, noise=noise, training=False), rtol=1e-4, atol=1e-4)
+    assert_same_trace(again, trained, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_inference_leaves_the_running_averages_alone(name):
+    model, x = model_of(name), images(name)
+    before = [weight.numpy() for weight in model.non_trainable_variables]
+    model.trace(x, noise=model.noise(4, BATCH, 2))
+    model.generate(2, seed=1)
+    model.reconstruct(x, model.noise(4, BATCH, 1))
+    for weight, value in zip(model.non_trainable_variables, before):
+        np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_what_is_normalised(name):
+    """All hidden layers, with "all" also every mu and sigma²; never the output layer."""
+    model, everywhere = model_of(name), CASES[name].settings["batch_normalization"] == "all"
+    hidden, heads = model.p_x.normalization_layers, []
+    for layer in model._flatten_layers():
+        if isinstance(layer, ConditionalGaussian):
+            hidden = hidden + layer.mlp.normalization_layers
+            heads += [layer.head.normalization_layer] if everywhere else []
+            assert hasattr(layer.head, "bias") != everywhere
+    levels = len(model.latent_dims)
+    downward = levels - 1 if getattr(model, "top_down", None) == "own" else 0
+    assert len(hidden) == 2 * (2 * levels + downward)
+    assert {id(layer) for layer in normalizations(model)} == {id(n) for n in hidden + heads}
+    assert model.pixels.bias is not None
+
+
 # Keras
 # -------------------------------------------------------------------------------------------------
 
@@ -296,7 +400,7 @@ def test_saved_model_gives_the_same_trace(name, tmp_path):
     model, x = new_model(name), images(name)
     rng = np.random.default_rng(0)
     for weight in model.weights:
-        weight.assign(weight + 0.1 * rng.normal(size=weight.shape))
+        weight.assign(weight + 0.1 * np.abs(rng.normal(size=weight.shape)))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model) and loaded.get_config() == model.get_config()
@@ -322,24 +426,26 @@ def test_eager_graph_and_xla_agree(name):
 
 @each_model
 def test_a_few_steps_raise_the_bound(name):
-    """Ten updates on one batch; the bound is measured with 50 samples of the same noise.
+    """Four updates on one batch; the bound is measured with 50 samples of the same noise.
 
-    One model is compiled by XLA; the others run eagerly, which is faster for ten steps.
+    Two models are compiled by XLA; the others run eagerly, which is faster for so few.
     """
     model, x = new_model(name), images(name)
-    is_compiled = name == "vae"
-    model.compile(keras.optimizers.Adam(3e-3), Objective(), run_eagerly=not is_compiled)
+    is_compiled = name in ("vae", "ladder vae one layer")
+    model.compile(keras.optimizers.Adam(1e-2), Objective(), run_eagerly=not is_compiled)
 
     def bound():
         trace = model.trace(x, noise=model.noise(8, BATCH, 50))
         return float(tf.reduce_mean(bounds.importance_weighted(trace)))
 
     before = bound()
-    data = tf.data.Dataset.from_tensors(x).repeat(10)
+    data = tf.data.Dataset.from_tensors(x).repeat(4)
     history = model.fit(data, epochs=1, verbose=0).history
-    assert int(model.optimizer.iterations) == 10
+    assert int(model.optimizer.iterations) == 4
     assert np.isfinite(history["bound"]).all()
     assert bound() > before + 0.3
+    for layer in normalizations(model):
+        assert np.abs(layer.moving_variance - 1.0).min() > 0
 
 
 @each_model
@@ -349,7 +455,8 @@ def test_call_reconstructs(name):
     state = model._seeds.state.numpy()
     reconstruction = model(x)
     assert reconstruction.shape == x.shape
-    assert np.all(reconstruction >= 0) and np.all(reconstruction <= 1)
+    if likelihood(name) != "gaussian":
+        assert np.all(reconstruction >= 0) and np.all(reconstruction <= 1)
     model._seeds.state.assign(state)
     trace = model.trace(x)
     p = model.decode({site: record.value for site, record in trace.sites.items()})
@@ -367,10 +474,15 @@ def test_generate(name):
     drawn = model.generate(7, seed=3)
     assert drawn.mean.shape == drawn.sample.shape == [7, *case.event_shape]
     assert {site: z.shape[1:] for site, z in drawn.latents.items()} == model.noise_shapes
-    assert np.all(drawn.mean >= 0) and np.all(drawn.mean <= 1)
-    levels = drawn.sample.numpy() * 256 - 0.5 if "likelihood" in case.settings else drawn.sample
-    np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)
-    assert np.min(drawn.sample) >= 0 and np.max(drawn.sample) <= 1
+    assert list(drawn.latents) == model.generation_order
+    if likelihood(name) == "gaussian":
+        assert np.min(drawn.sample) < 0 and np.max(drawn.sample) > 1  # any real number
+    else:
+        levels = drawn.sample.numpy()
+        levels = levels if likelihood(name) == "bernoulli" else levels * 256 - 0.5
+        np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)
+        assert np.all(drawn.mean >= 0) and np.all(drawn.mean <= 1)
+        assert np.min(drawn.sample) >= 0 and np.max(drawn.sample) <= 1
     assert len(np.unique(drawn.sample)) > 1
     for a, b in zip(tf.nest.flatten(drawn), tf.nest.flatten(model.generate(7, seed=3))):
         np.testing.assert_array_equal(a, b)
@@ -391,6 +503,44 @@ def test_generate_keeps_clamped_latents(name):
     everything = model.generate(latents=drawn.latents, seed=5)
     np.testing.assert_allclose(everything.mean, drawn.mean, rtol=1e-6)
     assert np.abs(everything.sample - drawn.sample).max() > 0
+
+
+@pytest.mark.parametrize("name", SEVERAL_SITES)
+def test_generation_runs_downward(name):
+    """A clamped latent moves what lies below it and nothing above. In the deep models it also cuts
+    the image off from what lies above; in the others p(x|z1, z2) sees both."""
+    model = model_of(name)
+    order, drawn = model.generation_order, model.generate(4, seed=3)
+    moved = {site: value + 1.0 for site, value in drawn.latents.items()}
+    for position, site in enumerate(order):
+        above, below = order[:position], order[position + 1 :]
+        clamped = model.generate(latents={site: moved[site]}, seed=3)
+        for other in above:
+            np.testing.assert_array_equal(clamped.latents[other], drawn.latents[other])
+        for other in below:
+            assert np.abs(clamped.latents[other] - drawn.latents[other]).max() > 0
+        assert np.abs(clamped.mean - drawn.mean).max() > 0
+
+        everything = model.generate(latents={**drawn.latents, site: moved[site]}, seed=3)
+        changed = np.any(everything.mean != drawn.mean)
+        assert changed == (name not in DEEP or site == "z1")
+        for other in above:
+            both = {site: drawn.latents[site], other: moved[other]}
+            changed = np.any(model.generate(latents=both, seed=3).mean != drawn.mean)
+            assert changed == (name not in DEEP)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_layers_are_drawn_from_those_above(name):
+    """(z_i - mu_i) / sigma_i of generated latents is standard normal, each unit by itself: p-values
+    of Kolmogorov and Smirnov above 1e-7; false alarm 6e-6 over all units and models."""
+    model = model_of(name)
+    latents, above = model.generate(4000, seed=3).latents, None
+    for site in model.generation_order:
+        loc, scale = model.prior(int(site[1:]) - 1, above)
+        standardised = np.float64((latents[site] - loc) / scale)
+        assert np.min(scipy.stats.kstest(standardised, "norm", axis=0).pvalue) > 1e-7
+        above = latents[site]
 
 
 @pytest.mark.parametrize("name", ["vae", "vae mixture", "vae vampprior", "hvae vampprior"])
@@ -437,10 +587,11 @@ def golden(name):
     for i, weight in enumerate(model.weights):
         index = np.arange(np.prod(weight.shape)).reshape(weight.shape)
         value = np.sin(1.7 * index + i)
-        weight.assign(0.5 + 0.4 * value if "pseudo_inputs" in weight.path else 0.3 * value)
+        is_positive = any(part in weight.path for part in ("pseudo_inputs", "moving_variance"))
+        weight.assign(0.5 + 0.4 * value if is_positive else 0.3 * value)
     shape = CASES[name].event_shape
     wave = 0.5 + 0.49 * np.cos(0.9 * np.arange(BATCH * np.prod(shape))).reshape(BATCH, *shape)
-    grey = "likelihood" in CASES[name].settings
+    grey = likelihood(name) != "bernoulli"
     x = (np.floor(wave * 256) + 0.5) / 256 if grey else np.round(wave)
     noise = {
         site: np.sin(2.3 * np.arange(2 * BATCH * units) + units).reshape(2, BATCH, units)
@@ -485,6 +636,60 @@ GOLDEN = {
         "z2/log_p": -3.397,
         "z1/log_q": -4.7115,
         "z1/log_p": -5.1155,
+    },
+    "deep vae": {
+        "log_px": -45.1031,
+        "z1/log_q": -3.8862,
+        "z1/log_p": -4.0951,
+        "z2/log_q": -2.8958,
+        "z2/log_p": -2.7587,
+        "z3/log_q": -2.1725,
+        "z3/log_p": -2.3177,
+    },
+    "deep vae bn": {
+        "log_px": -41.871,
+        "z1/log_q": -4.0042,
+        "z1/log_p": -4.4628,
+        "z2/log_q": -2.9826,
+        "z2/log_p": -3.3822,
+    },
+    "prob ladder": {
+        "log_px": -44.9381,
+        "z2/log_q": -2.8872,
+        "z2/log_p": -3.4112,
+        "z1/log_q": -2.4988,
+        "z1/log_p": -3.5212,
+    },
+    "prob ladder shared": {
+        "log_px": -44.6212,
+        "z2/log_q": -2.9051,
+        "z2/log_p": -3.2764,
+        "z1/log_q": -2.4981,
+        "z1/log_p": -3.399,
+    },
+    "ladder vae": {
+        "log_px": -44.5089,
+        "z3/log_q": -1.9827,
+        "z3/log_p": -2.3632,
+        "z2/log_q": -1.8821,
+        "z2/log_p": -2.4469,
+        "z1/log_q": -2.5027,
+        "z1/log_p": -3.4384,
+    },
+    "ladder vae bn": {
+        "log_px": -44.9809,
+        "z2/log_q": -2.9822,
+        "z2/log_p": -3.3817,
+        "z1/log_q": -2.5771,
+        "z1/log_p": -3.5798,
+    },
+    "ladder vae one layer": {"log_px": -44.71, "z1/log_q": -2.9394, "z1/log_p": -3.5807},
+    "ladder vae gaussian": {
+        "log_px": -66.1957,
+        "z2/log_q": -2.8967,
+        "z2/log_p": -3.375,
+        "z1/log_q": -2.4987,
+        "z1/log_p": -3.4188,
     },
 }
 

@@ -94,11 +94,16 @@ def _with_label(trace, log_w, beta):
     return log_w + trace.label.log_p
 
 
+def sum_over_classes(trace, log_w):
+    """log sum_y w of log-weights `[S, (Y,) B]`: `[S, B]`, log p(x, z)/q(z) without the class."""
+    return tf.reduce_logsumexp(log_w, 1) if isinstance(trace.label, EnumeratedLabel) else log_w
+
+
 def _reduce_classes(trace, log_w, classes):
     if not isinstance(trace.label, EnumeratedLabel):
         return log_w
     if classes == "inside":
-        return tf.reduce_logsumexp(log_w, 1)
+        return sum_over_classes(trace, log_w)
     if classes == "outside":
         log_q = trace.label.log_q
         return tf.reduce_sum(tf.exp(log_q) * (log_w - log_q), 1)

@@ -204,6 +204,7 @@ def sonderby(variant, dataset, epochs, warmup_epochs=200, published=()):
     config.optimizer.learning_rate = 1e-3
     config.training.batch_size = 256
     config.training.epochs = epochs
+    config.evaluation.batch_statistics = "recalibrated"
     if variant in published:
         config.published.log_likelihood, config.published.source = published[variant]
     return config
@@ -267,13 +268,11 @@ def check(config):
     element_clip = config.optimizer.element_clip
     if element_clip is not None:
         if not element_clip > 0.0:
-            raise RunError(
-                f"expected a positive optimizer.element_clip. Received: {element_clip}"
-            )
+            raise RunError(f"expected a positive optimizer.element_clip. Received: {element_clip}")
         if config.optimizer.normalize_gradients:
             raise RunError(
-                "expected optimizer.element_clip or optimizer.normalize_gradients, received both: "
-                "a gradient of unit length has no element to clip"
+                "expected at most one of optimizer.element_clip and "
+                "optimizer.normalize_gradients, received both"
             )
     if not 0 <= config.seed < 2**31:
         raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")

@@ -1,11 +1,47 @@
 """What is measured of a trace besides the bound: means over steps, KL per unit, active units."""
 
+from typing import NamedTuple
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 ACTIVE_UNIT_VARIANCE = (
     0.01  # Burda et al. 2016, section 5: a unit u is active when Var_x E_q[u|x] exceeds this
 )
+ACTIVE_UNIT_KL = 0.01  # nats; Sønderby et al. 2016a, table 2: a unit is active when its mean KL(q||p) exceeds this
+
+
+class UnitStates(NamedTuple):
+    """What became of the units of a latent variable, `[units]` booleans: each is one of three."""
+
+    active: np.ndarray  # now
+    died: np.ndarray  # active after an earlier epoch, not now
+    never_woke: np.ndarray
+
+
+def unit_states(unit_kl, threshold=ACTIVE_UNIT_KL):
+    """Which units carry information after the last of some epochs.
+
+    With beta = 0 nothing keeps a unit's KL small, so that a warm-up begins with all units active:
+    those that it prunes have died.
+
+    Args:
+      unit_kl: `[epochs, units]`, mean KL(q||p) of every epoch, in nats. A KL that is known of the
+        whole layer only (a mixture prior) is one unit.
+      threshold: in nats; a unit above it is active.
+
+    Raises:
+      ValueError: if there is no epoch.
+    """
+    unit_kl = np.asarray(unit_kl)
+    if unit_kl.ndim != 2 or not len(unit_kl):
+        raise ValueError(
+            f"expected unit_kl [epochs, units] of at least one epoch, received: {unit_kl.shape}"
+        )
+    was_active = unit_kl > threshold
+    active, ever = was_active[-1], was_active.any(0)
+    return UnitStates(active, ever & ~active, ~ever)
 
 
 class StepMeans(keras.metrics.Metric):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfhvae import bounds
 from tfhvae.models.base import stateless_seed
-from tfhvae.traces import STANDARD_NORMAL, gaussian_kl
+from tfhvae.traces import STANDARD_NORMAL, gaussian_kl, mean_over_classes
 
 # Decoder rows in one call: enough that what is encoded anew in every call (the pseudo-inputs of a
 # VampPrior) is a tenth of the work, few enough to stay in the cache.
@@ -50,7 +50,9 @@ def _streaming_estimate(model, num_samples, per_call, jit_compile):
     # Random numbers stay outside of XLA, whose generator is slow on a CPU.
     @tf.function(jit_compile=jit_compile)
     def log_sum_of_weights(x, noise):
-        return tf.reduce_logsumexp(bounds.log_weights(model.trace(x, noise=noise)), 0)
+        trace = model.trace(x, noise=noise)
+        log_w = bounds.sum_over_classes(trace, bounds.log_weights(trace))
+        return tf.reduce_logsumexp(log_w, 0)
 
     calls, rest = divmod(num_samples, per_call)
 
@@ -77,7 +79,7 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
 
     Returns:
       float64 arrays, averaged over draws, in nats:
-        "elbo", "log_px", "kl/<site>": `[N]`.
+        "elbo", "log_px", "kl/<site>": `[N]`; "kl/y" too, of models with classes.
         "kl_standard/<site>": `[N]`, KL(q(z|.) || N(0, I)) of the posterior Gaussian (Sønderby et
           al. 2016a, Fig. 6a).
         "unit_kl/<site>": `[units]`, KL(q || p) per unit, also averaged over examples.
@@ -87,16 +89,24 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
     @tf.function(reduce_retracing=True)
     def terms(x, seed):
         trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0], num_samples))
-        result = {"log_px": tf.reduce_mean(trace.log_px, 0)}
+
+        def mean(values):  # over q(y|.), where there is a class, and over samples
+            return tf.reduce_mean(mean_over_classes(trace, values), 0)
+
+        result = {"log_px": mean(trace.log_px)}
         for name, site in trace.sites.items():
-            result[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(site.kl, -1), 0)
+            result[f"kl/{name}"] = mean(tf.reduce_sum(site.kl, -1))
             kl_standard = gaussian_kl((site.q_mean, site.q_scale), STANDARD_NORMAL)
-            result[f"kl_standard/{name}"] = tf.reduce_mean(tf.reduce_sum(kl_standard, -1), 0)
-            result[f"unit_kl/{name}"] = tf.reduce_sum(tf.reduce_mean(site.kl, 0), 0)
-            result[f"q_mean/{name}"] = tf.reduce_mean(site.q_mean, 0)
+            result[f"kl_standard/{name}"] = mean(tf.reduce_sum(kl_standard, -1))
+            result[f"unit_kl/{name}"] = tf.reduce_sum(mean(site.kl), 0)
+            result[f"q_mean/{name}"] = mean(site.q_mean)
+        latent = list(trace.sites)
+        if trace.label is not None:
+            result["kl/y"] = mean(trace.label.log_q - trace.label.log_p)
+            latent.append("y")
         # defined as the sum of its terms, so that the decomposition adds up where the KL is
         # analytic
-        result["elbo"] = result["log_px"] - tf.add_n([result[f"kl/{name}"] for name in trace.sites])
+        result["elbo"] = result["log_px"] - tf.add_n([result[f"kl/{name}"] for name in latent])
         return result
 
     parts = [
@@ -112,6 +122,24 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
         return sum(values) / len(x) if name.startswith("unit_kl/") else np.concatenate(values)
 
     return {name: joined(name) for name in parts[0]}
+
+
+def classify(model, x, num_samples=100, seed=0, batch_size=200):
+    """Class probabilities of every image, averaged over `num_samples` draws of what the classifier
+    draws: `[N, Y]` float64 array."""
+
+    @tf.function(reduce_retracing=True)
+    def probabilities(x, seed):
+        return model.classify(x, num_samples, seed)
+
+    return np.concatenate(
+        [
+            probabilities(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i))
+            .numpy()
+            .astype(np.float64)
+            for i in range(0, len(x), batch_size)
+        ]
+    )
 
 
 def mean_and_standard_error(values):

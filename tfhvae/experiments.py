@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import subprocess
+import zipfile
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tfhvae import (
     configuration,
     data,
+    diagnostics,
     evaluation,
     figures,
     files,
@@ -28,6 +30,7 @@ from tfhvae.objectives import LinearWarmup, Objective
 from tfhvae.progress import bar
 
 _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the same seed
+_STATISTICS_STREAM = 0xBA7C
 
 
 class Run:
@@ -55,6 +58,8 @@ class Run:
         self.workdir = workdir
         self.command = command
         self.hardware = hardware_options or hardware.Hardware()
+        self.checkpoints = training.Checkpoints(self.path("checkpoints"))
+        self._check_initial_run()
         self._check_workdir()
         self.strategy = hardware.set_up(self.hardware, config.training.mixed_precision)
         self.is_chief = hardware.is_chief(self.strategy)
@@ -86,9 +91,9 @@ class Run:
             )
             self.model.optimizer.build(self.model.trainable_variables)
         _initialize_pseudo_inputs(self.model, config, self.dataset)
+        self.state = self.checkpoints.restore(self.model) or self._begin()
+        self._statistics = {}  # "running" and "recalibrated" -> arrays, for the weights of now
         self._claim_workdir()
-        self.checkpoints = training.Checkpoints(self.path("checkpoints"))
-        self.state = self.checkpoints.restore(self.model) or training.RunState()
 
     def require_checkpoint(self):
         """Raises RunError where nothing was trained yet, so that there is nothing to show."""
@@ -117,7 +122,7 @@ class Run:
         config = self.config.training
         if not self.has_trained:
             self._fit(config)
-        training.restore_best_weights(self.model, self.state)
+        self._use_final_weights()
         if self.is_chief:
             with files.atomic_path(self.path("model.keras")) as temporary:
                 self.model.save(temporary)
@@ -125,7 +130,7 @@ class Run:
     def evaluate(self):
         """Evaluates on the test set, writes `evaluation.npz` and `summary.json`, and returns the
         summary."""
-        training.restore_best_weights(self.model, self.state)
+        self._use_final_weights()
         config, x = self.config.evaluation, self.dataset.test.images
         seed = self.config.seed + _TEST_STREAM
         arrays = evaluation.bound_terms(self.model, x, config.active_unit_samples, seed)
@@ -150,7 +155,7 @@ class Run:
         workers, the chief does."""
         if not self.is_chief:
             return []
-        training.restore_best_weights(self.model, self.state)
+        self._use_final_weights()
         arrays = None
         if os.path.exists(self.path("evaluation.npz")):
             with np.load(self.path("evaluation.npz"), allow_pickle=False) as archive:
@@ -170,7 +175,7 @@ class Run:
         `figures/samples.png`; returns both paths."""
         if not self.is_chief:
             return []
-        training.restore_best_weights(self.model, self.state)
+        self._use_final_weights()
         generation = self.model.generate(count, seed=self.config.seed)
         with (
             files.atomic_path(self.path("samples.npz")) as temporary,
@@ -205,10 +210,54 @@ class Run:
         is_current = (
             summary["epochs"] == self.state.epoch
             and summary["test/eval_samples"] == self.config.evaluation.num_samples
+            and summary.get("test/batch_statistics") == self._batch_statistics()
         )
         return summary if is_current else None
 
+    def _begin(self):
+        """The state of a run before its first epoch; its weights are put in, where it starts from
+        another run's."""
+        state = training.RunState()
+        if self.config.training.initial_run:
+            state.initial_epochs = load_initial_weights(
+                self.model, self.config.training.initial_run
+            )
+        return state
+
+    def _batch_statistics(self):
+        """What `test/batch_statistics` says of an evaluation of now."""
+        if not training.batch_statistics(self.model):
+            return None
+        return self.config.evaluation.batch_statistics
+
+    def _use_final_weights(self):
+        """Puts in what is evaluated, drawn and saved: the best weights, and the batch statistics
+        that `config.evaluation` names."""
+        training.restore_best_weights(self.model, self.state)
+        wanted = self._batch_statistics()
+        if wanted is None:
+            return
+        variables, known = training.batch_statistics(self.model), self._statistics
+        known.setdefault("running", [variable.numpy() for variable in variables])
+        if wanted not in known:
+            training.recalibrate(
+                self.model,
+                self.dataset.train.images,
+                seed=[self.config.seed, _STATISTICS_STREAM],
+                binarization=self.dataset.binarization,
+            )
+            known[wanted] = [variable.numpy() for variable in variables]
+        self._put_statistics(wanted)
+
+    def _put_statistics(self, name):
+        for variable, value in zip(
+            training.batch_statistics(self.model), self._statistics.get(name, ())
+        ):
+            variable.assign(value)
+
     def _fit(self, config):
+        self._put_statistics("running")
+        self._statistics.clear()
         state, dataset = self.state, self.dataset
         batches = pipeline.training_batches(
             dataset.train.images,
@@ -217,11 +266,12 @@ class Run:
             first_epoch=state.epoch,
             binarization=dataset.binarization,
         )
+        held_out, part = "validation", dataset.validation
+        if part is None and config.test_curve:
+            held_out, part = "test", dataset.test
         validation = validation_steps = None
-        if dataset.validation is not None:
-            validation = pipeline.evaluation_batches(
-                dataset.validation.images, max(config.batch_size, 500)
-            )
+        if part is not None:
+            validation = pipeline.evaluation_batches(part.images, max(config.batch_size, 500))
         callbacks = [
             training.Recorder(
                 state,
@@ -231,17 +281,24 @@ class Run:
                 self.config.objective.warmup_epochs,
                 config.checkpoint_seconds,
                 self.is_chief,
+                held_out,
             )
         ]
         if self.is_chief:
+            monitor = training.CollapseMonitor(state)
             preview = (dataset.validation or dataset.test).images[:30]
             callbacks += [
+                monitor,
                 training.TensorBoardLog(
                     self.path("tensorboard"),
                     lambda model: figures.training_pictures(model, preview, self.config.seed),
                     config.histograms,
+                    held_out,
+                    monitor.scalars,
                 ),
-                training.Progress(config.epochs, self.steps, config.batch_size, state.epoch),
+                training.Progress(
+                    config.epochs, self.steps, config.batch_size, state.epoch, held_out
+                ),
             ]
         if validation is not None:
             validation_steps = int(validation.cardinality())
@@ -273,6 +330,19 @@ class Run:
     @property
     def model_class(self):
         return getattr(models, configuration.MODELS[self.config.model.name].class_name)
+
+    def _check_initial_run(self):
+        """Refuses, before anything is done, a run to start from that cannot be one. A run that has
+        a checkpoint does not need it any more."""
+        folder = self.config.training.initial_run
+        if not folder:
+            return
+        if os.path.realpath(folder) == os.path.realpath(self.workdir):
+            raise RunError(
+                f"expected an initial_run other than the workdir, received: {folder} for both"
+            )
+        if not self.checkpoints.paths():
+            check_initial_run(folder, self.config)
 
     def _check_workdir(self):
         """Refuses a folder that belongs to another experiment, before anything is done."""
@@ -307,6 +377,8 @@ class Run:
 
     def _summarize(self, arrays):
         config, state = self.config, self.state
+        states = {site: diagnostics.unit_states(kl) for site, kl in state.unit_kl.items()}
+        unit_kl = {site: arrays.get(f"unit_kl/{site}") for site in self.model.noise_shapes}
         mean, error = evaluation.mean_and_standard_error(arrays["log_likelihood"])
         sites = list(self.model.noise_shapes)
         images = state.epoch * self.steps * config.training.batch_size
@@ -329,9 +401,28 @@ class Run:
                 f"test/active_units/{site}": int((arrays[f"q_mean/{site}"].var(0) > 0.01).sum())
                 for site in sites
             },
+            **{
+                f"test/active_units_kl/{site}": self._count(
+                    site, None if kl is None else kl > diagnostics.ACTIVE_UNIT_KL
+                )
+                for site, kl in unit_kl.items()
+            },
+            **{
+                f"collapse/{site}/{name}": self._count(
+                    site, getattr(states[site], name) if site in states else None
+                )
+                for site in sites
+                for name in ("died", "never_woke")
+            },
+            "collapse/dead_layers": [
+                site for site in sites if site in states and not states[site].active.any()
+            ],
+            "test/batch_statistics": self._batch_statistics(),
             "test/images": len(arrays["log_likelihood"]),
             "train_images": len(self.dataset.train.images),
             "best_epoch": state.best_epoch or state.epoch,
+            "initial_run": run_name(config.training.initial_run),
+            "initial_epochs": state.initial_epochs,
             "status": "stopped early"
             if state.stopped_early
             else "trained to the last epoch"
@@ -344,6 +435,13 @@ class Run:
             "command": self._training_command(),
             "commit": commit(),
         }
+
+    def _count(self, site, units):
+        """How many of a site's `units`, `[units]` booleans, are true; None where they are not known
+        one by one (a mixture prior), or not at all."""
+        if units is None or len(units) != np.prod(self.model.noise_shapes[site]):
+            return None
+        return int(units.sum())
 
     @contextlib.contextmanager
     def _alone(self):
@@ -378,11 +476,71 @@ class Run:
 
 def comparable(values):
     """The part of a configuration that runs in one folder must share: not how they are evaluated,
-    compared, logged or how often they are saved."""
+    compared, logged or how often they are saved, nor how the path of the run is written that they
+    start from."""
     values = {k: v for k, v in values.items() if k not in ("evaluation", "published")}
-    for field in ("checkpoint_seconds", "histograms"):
-        values["training"].pop(field)
+    ignored = ("checkpoint_seconds", "histograms", "test_curve")
+    values["training"] = {k: v for k, v in values["training"].items() if k not in ignored}
+    values["training"]["initial_run"] = run_name(values["training"].get("initial_run"))
     return values
+
+
+def run_name(folder):
+    """The name of a run's folder, without the way there; None for none."""
+    return os.path.basename(os.path.abspath(folder)) if folder else None
+
+
+def check_initial_run(folder, config):
+    """Checks that a run with this configuration can start from the weights of the run in `folder`.
+
+    Raises:
+      RunError: unless that is a run, has trained to its end, and has the same model and data set.
+    """
+    theirs = configuration.from_json(os.path.join(folder, "config.json"))
+    if not os.path.exists(os.path.join(folder, "model.keras")):
+        raise RunError(f"{folder} has not finished training: it has no model.keras to start from")
+    ours, theirs = (
+        configuration.flatten({part: c[part].to_dict() for part in ("model", "dataset")})
+        for c in (config, theirs)
+    )
+    different = [
+        f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if different:
+        raise RunError(
+            f"expected the model and data set of {folder}, received other ones: "
+            f"{'; '.join(different)}"
+        )
+
+
+def load_initial_weights(model, folder):
+    """Puts the final weights of the run in `folder` into `model`, and returns for how many epochs
+    they were trained, in that run and in those that it started from.
+
+    Raises:
+      RunError: if they cannot be read, or are another model's.
+    """
+    path = os.path.join(folder, "model.keras")
+    try:
+        weights = [w.numpy() for w in keras.models.load_model(path, compile=False).weights]
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+    if [w.shape for w in weights] != [tuple(w.shape) for w in model.weights]:
+        raise RunError(f"{path} holds weights of another model")
+    for variable, value in zip(model.weights, weights):
+        variable.assign(value)
+    state = training.Checkpoints(os.path.join(folder, "checkpoints")).state()
+    if state is not None:
+        return state.epoch + state.initial_epochs
+    try:
+        summary = files.read_json(os.path.join(folder, "summary.json"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder} has neither checkpoints nor a summary.json, which say how long it trained"
+        ) from error
+    return summary["epochs"] + summary.get("initial_epochs", 0)
 
 
 def build_model(config, dataset):

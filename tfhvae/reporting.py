@@ -30,11 +30,26 @@ def print_summary(summary):
     for name in summary:
         if name.startswith("test/kl/"):
             site = name.removeprefix("test/kl/")
-            table.add_row(
-                f"KL {site}",
-                f"{summary[name]:.2f} nats, {summary[f'test/active_units/{site}']} active units",
-            )
+            active = f"{summary[f'test/active_units/{site}']} active units"
+            by_kl = summary.get(f"test/active_units_kl/{site}")
+            if by_kl is not None:
+                active += f" by variance, {by_kl} by KL"
+            table.add_row(f"KL {site}", f"{summary[name]:.2f} nats, {active}")
+    dead = summary.get("collapse/dead_layers")
+    if dead:
+        table.add_row(
+            "collapsed",
+            f"{', '.join(dead)}: no active unit at the end of training; "
+            + ("it carries" if len(dead) == 1 else "they carry")
+            + " no information",
+        )
+    if summary.get("test/batch_statistics") is not None:
+        table.add_row("batch statistics", summary["test/batch_statistics"])
     table.add_row("epochs", f"{summary['epochs']} (weights of epoch {summary['best_epoch']})")
+    if summary.get("initial_run") is not None:
+        table.add_row(
+            "started from", f"{summary['initial_run']}, after {summary['initial_epochs']} epochs"
+        )
     if summary["train_images_per_second"]:
         table.add_row("training", f"{summary['train_images_per_second']:,.0f} images/s")
     Console().print(table)

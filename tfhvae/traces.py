@@ -25,7 +25,7 @@ class Site(NamedTuple):
     value: tf.Tensor  # [S, (Y,) B, *E]
     log_q: tf.Tensor  # [S, (Y,) B]      inference model
     log_p: tf.Tensor  # [S, (Y,) B]      generative model
-    kl: tf.Tensor  # [S, (Y,) B, units]  analytic per unit where q and p factorise, else log q - log p as one unit
+    kl: tf.Tensor  # [S, (Y,) B, units]  per unit where q and p factorise, else one unit; see `draw`
     q_mean: tf.Tensor  # [S, (Y,) B, *E]
     q_scale: tf.Tensor  # [S, (Y,) B, *E]  standard deviation
 
@@ -75,7 +75,7 @@ def gaussian_kl(q, p):
     )
 
 
-def draw(q, p, noise, value=None):
+def draw(q, p, noise, value=None, closed_form_kl=True):
     """Draws one latent variable from q and records it.
 
     Args:
@@ -84,6 +84,9 @@ def draw(q, p, noise, value=None):
         prior, say).
       noise: standard normal `[S, (Y,) B, units]`; the draw is `loc + scale * noise`.
       value: `[S, (Y,) B, units]`, evaluated instead of drawn when given.
+      closed_form_kl: False where p depends on a later draw that depends on this one, as in
+        bottom-up inference: KL(q || p) at that draw is then not a term of the bound, and the
+        difference log q - log p of each unit takes its place.
 
     Returns:
       A `Site` whose fields all begin with the same `[S, (Y,) B]`.
@@ -105,7 +108,8 @@ def draw(q, p, noise, value=None):
         shape = tf.shape(log_p_units)  # p may know the class where q does not yet
         log_q = tf.reduce_sum(tf.broadcast_to(log_q_units, shape), -1)
         log_p = tf.reduce_sum(log_p_units, -1)
-        kl = tf.broadcast_to(gaussian_kl(q, p), shape)
+        kl = gaussian_kl(q, p) if closed_form_kl else log_q_units - log_p_units
+        kl = tf.broadcast_to(kl, shape)
     value, q_loc, q_scale = (tf.broadcast_to(t, shape) for t in (value, q_loc, q_scale))
     return Site(value, log_q, log_p, kl, q_loc, q_scale)
 

@@ -1,10 +1,13 @@
 """Training on top of Keras' `fit`: optimisers, the state of a run, checkpoints, early stopping,
-logs."""
+batch statistics, logs."""
 
+import contextlib
 import csv
 import io
 import json
+import math
 import os
+import sys
 import time
 import zipfile
 import zlib
@@ -12,9 +15,16 @@ import zlib
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
-from tfhvae import files, hardware
+from tfhvae import diagnostics, files, hardware
+from tfhvae.data import pipeline
 from tfhvae.errors import RunError
+from tfhvae.layers.normalization import BatchNormalization
+from tfhvae.models.base import stateless_seed
+from tfhvae.progress import bar
+
+HELD_OUT = {"validation": "val", "test": "test"}  # what a column of the bound on it begins with
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -27,6 +37,29 @@ class NormalizedGradientAdam(keras.optimizers.Adam):
         super().update_step(gradient / tf.maximum(norm, 1e-12), variable, learning_rate)
 
 
+@keras.saving.register_keras_serializable(package="tfhvae")
+class ClippedAdam(keras.optimizers.Adam):
+    """Adam on gradients whose every element is limited to ±`element_clip`, after the limit of
+    their norm, where there is one (Sønderby et al.'s code: `global_clipnorm` 4, then 0.9).
+
+    Raises:
+      ValueError: unless `element_clip` is positive.
+    """
+
+    def __init__(self, learning_rate=0.001, element_clip=0.9, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        if not element_clip > 0.0:
+            raise ValueError(f"expected a positive element_clip, received: {element_clip}")
+        self.element_clip = float(element_clip)
+
+    def update_step(self, gradient, variable, learning_rate):
+        limit = self.element_clip
+        super().update_step(tf.clip_by_value(gradient, -limit, limit), variable, learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "element_clip": self.element_clip}
+
+
 def make_optimizer(config, steps_per_epoch, epochs):
     """The Keras optimiser of `config.optimizer`."""
     schedules = keras.optimizers.schedules
@@ -37,14 +70,16 @@ def make_optimizer(config, steps_per_epoch, epochs):
         )
     elif config.schedule == "cosine":
         rate = schedules.CosineDecay(rate, epochs * steps_per_epoch)
+    options = {
+        "beta_1": config.beta_1,
+        "beta_2": config.beta_2,
+        "epsilon": config.epsilon,
+        "global_clipnorm": config.global_clipnorm,
+    }
+    if config.element_clip is not None:
+        return ClippedAdam(rate, config.element_clip, **options)
     adam = NormalizedGradientAdam if config.normalize_gradients else keras.optimizers.Adam
-    return adam(
-        rate,
-        beta_1=config.beta_1,
-        beta_2=config.beta_2,
-        epsilon=config.epsilon,
-        global_clipnorm=config.global_clipnorm,
-    )
+    return adam(rate, **options)
 
 
 class RunState:
@@ -60,8 +95,17 @@ class RunState:
         self.waited = 0  # epochs since the best one, after warm-up
         self.train_seconds = 0.0
         self.stopped_early = False
+        self.initial_epochs = 0  # that the weights were trained for before this run
 
-    _numbers = ("epoch", "best_epoch", "best_bound", "waited", "train_seconds", "stopped_early")
+    _numbers = (
+        "epoch",
+        "best_epoch",
+        "best_bound",
+        "waited",
+        "train_seconds",
+        "stopped_early",
+        "initial_epochs",
+    )
 
     def to_json(self):
         numbers = {name: getattr(self, name) for name in self._numbers}
@@ -77,7 +121,7 @@ class RunState:
         values = json.loads(text)
         state = cls()
         for name in cls._numbers:
-            setattr(state, name, values[name])
+            setattr(state, name, values.get(name, getattr(state, name)))
         state.best_bound = -np.inf if state.best_bound is None else state.best_bound
         state.history = values["history"]
         state.unit_kl = {site: arrays[f"unit_kl/{site}"] for site in values["sites"]}
@@ -86,12 +130,11 @@ class RunState:
         return state
 
     def columns(self):
-        """The history by column."""
-        return (
-            {name: np.array([row[name] for row in self.history]) for name in self.history[0]}
-            if self.history
-            else {}
-        )
+        """The history by column; NaN where an epoch has no such number."""
+        return {
+            name: np.array([row.get(name, np.nan) for row in self.history])
+            for name in _column_names(self.history)
+        }
 
 
 class Checkpoints:
@@ -158,15 +201,22 @@ class Checkpoints:
         hardware.check_agreement(model.distribute_strategy, state.epoch if state else 0)
         return state
 
-    def _restore(self, model):
+    def state(self):
+        """The `RunState` of the newest readable checkpoint, or None where there is none."""
+        return next((state for _, _, state in self._readable()), None)
+
+    def _readable(self):
+        """`(path, arrays, state)` of every readable checkpoint, newest first."""
         for path in self.paths():
             try:
                 with np.load(path, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
-                state = RunState.from_parts(arrays["state"].tobytes().decode(), arrays)
+                yield path, arrays, RunState.from_parts(arrays["state"].tobytes().decode(), arrays)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
                 self.warn(f"{path} is not readable ({error}); trying the one before it")
-                continue
+
+    def _restore(self, model):
+        for path, arrays, state in self._readable():
             variables = _variables(model)
             stored = [
                 arrays[f"variable/{i}"]
@@ -204,6 +254,8 @@ class Recorder(keras.callbacks.Callback):
       checkpoint_seconds: least time between two checkpoints.
       is_chief: whether this process writes files; the others only keep the same state, so that
         all of them stop after the same epoch.
+      held_out: what the bound is taken of after each epoch, a name in `HELD_OUT`. Only
+        "validation" stops a run or chooses its weights.
     """
 
     def __init__(
@@ -215,9 +267,10 @@ class Recorder(keras.callbacks.Callback):
         warmup_epochs=0,
         checkpoint_seconds=30.0,
         is_chief=True,
+        held_out="validation",
     ):
         super().__init__()
-        self.is_chief = is_chief
+        self.is_chief, self.held_out = is_chief, held_out
         self.state, self.checkpoints, self.csv_path = state, checkpoints, csv_path
         self.patience, self.warmup_epochs, self.checkpoint_seconds = (
             patience,
@@ -228,7 +281,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.is_chief:
-            files.write_text(self.csv_path, _to_csv(self.state.history))
+            self._write_history()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
@@ -257,27 +310,24 @@ class Recorder(keras.callbacks.Callback):
             name: float(value) for name, value in model.train_means.scalars().items()
         }
         if not model.test_means.is_empty:
+            prefix = HELD_OUT[self.held_out]
             row |= {
-                f"val_{name}": float(value)
+                f"{prefix}_{name}": float(value)
                 for name, value in model.test_means.scalars().items()
                 if name != "beta"
             }
+            of_test = "test_" if self.held_out == "test" else ""
             row |= {
-                f"active_units/{site}": count
+                f"{of_test}active_units/{site}": count
                 for site, count in model.posterior_moments.active_units().items()
             }
-            if not np.isfinite(row["val_bound"]):
+            bound = row[f"{prefix}_bound"]
+            if not np.isfinite(bound):
                 raise RunError(
-                    f"the validation bound of epoch {epoch + 1} is {row['val_bound']}; the last checkpoint is that of epoch {self.checkpoints.newest_epoch()}"
+                    f"the {self.held_out} bound of epoch {epoch + 1} is {bound}; the last checkpoint is that of epoch {self.checkpoints.newest_epoch()}"
                 )
         state.history.append(row)
-        for site, kl in model.train_means.unit_kl().items():
-            state.unit_kl[site] = np.concatenate(
-                [
-                    state.unit_kl.get(site, np.zeros([0, len(kl)], np.float32)),
-                    kl.numpy()[np.newaxis],
-                ]
-            )
+        _append_unit_kl(state.unit_kl, model.train_means)
         if "val_bound" in row and self.patience:
             self._look_ahead(row["val_bound"])
         if self.is_chief:
@@ -285,12 +335,20 @@ class Recorder(keras.callbacks.Callback):
 
     def _write(self, row):
         state = self.state
-        with open(self.csv_path, "a", encoding="utf-8", newline="") as file:
-            file.write(_to_csv([row], header=len(state.history) == 1))
+        if row.keys() <= set(self._columns):
+            with open(self.csv_path, "a", encoding="utf-8", newline="") as file:
+                file.write(_to_csv([row], self._columns))
+        else:
+            self._write_history()
         last = self.model.stop_training or state.epoch == self.params["epochs"]
         if last or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self.checkpoints.save(self.model, state)
             self._saved_at = time.monotonic()
+
+    def _write_history(self):
+        self._columns = _column_names(self.state.history)
+        header = ",".join(self._columns) + "\n" if self._columns else ""
+        files.write_text(self.csv_path, header + _to_csv(self.state.history, self._columns))
 
     def _look_ahead(self, bound):
         state = self.state
@@ -311,15 +369,175 @@ def restore_best_weights(model, state):
             variable.assign(value)
 
 
-def _to_csv(rows, header=True):
-    if not rows:
-        return ""
+def batch_statistics(model):
+    """The running means and variances of a model's `BatchNormalization` layers, variables `[D]`."""
+    return [
+        variable
+        for layer in _normalizations(model)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+
+
+def recalibrate(model, images, batch_size=1000, seed=0, binarization=None):
+    """Replaces running batch statistics, which lag behind the weights, by their mean over the
+    batches of one pass over the training images (Sønderby et al.'s code).
+
+    Latents are drawn from q as in training, one sample per image. Order, binarisation and draws
+    are functions of `seed`. Every other weight is left as it is; a model without
+    `BatchNormalization` layers is not run at all. A layer should be called once per trace; of
+    several calls, the later ones count more.
+
+    Args:
+      images: `[N, *event]` in [0, 1].
+      batch_size: of the pass, at most; its batches are equally large but for one image.
+      binarization: of the training images, see `data.pipeline.training_batches`; None for none.
+
+    Raises:
+      ValueError: unless there are images, and batch_size is positive.
+    """
+    if not len(images) or batch_size < 1:
+        raise ValueError(
+            f"expected images and batch_size >= 1, received: {len(images)} images, {batch_size=}"
+        )
+    layers = _normalizations(model)
+    if not layers:
+        return
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *model.event_shape]), tf.TensorSpec([])])
+    def follow(x, t):
+        if binarization is not None:
+            x = pipeline.binarize(x, stateless_seed(seed, t, 0))
+        noise = model.noise(stateless_seed(seed, t, 1), tf.shape(x)[0])
+        with _momentum(layers, t / (t + 1.0)):  # the mean of t + 1 batches; the first replaces
+            model.trace(x, noise=noise, training=True)
+
+    order = np.random.default_rng(seed).permutation(len(images))
+    with _late_bar(len(images), "batch statistics", "img") as progress:
+        for t, part in enumerate(np.array_split(order, math.ceil(len(images) / batch_size))):
+            follow(tf.constant(images[part], tf.float32), tf.constant(t, tf.float32))
+            progress(len(part))
+
+
+def _normalizations(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
+
+
+@contextlib.contextmanager
+def _momentum(layers, momentum):
+    """Gives `layers` another momentum while they are traced."""
+    before = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = momentum
+        yield
+    finally:
+        for layer, value in zip(layers, before):
+            layer.momentum = value
+
+
+@contextlib.contextmanager
+def _late_bar(total, description, unit, seconds=3.0):
+    """A function that is told what was done, and shows a bar if it takes more than `seconds`."""
+    began, done, shown = time.monotonic(), 0, None
+
+    def progress(count):
+        nonlocal done, shown
+        done += count
+        if shown is not None:
+            shown.update(count)
+        elif done < total and time.monotonic() - began > seconds:
+            shown = bar(total, description, unit, initial=done)
+
+    try:
+        yield progress
+    finally:
+        if shown is not None:
+            shown.close()
+
+
+def _column_names(rows):
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _to_csv(rows, columns):
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
+    csv.DictWriter(text, fieldnames=columns, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+class CollapseMonitor(keras.callbacks.Callback):
+    """Watches which units carry information, and says when a whole layer has collapsed.
+
+    After every epoch, `logs` get `collapse/<site>/active`, `/died` and `/never_woke`, numbers of
+    units as in `diagnostics.unit_states`; Keras' history and callbacks after this one see them. A
+    site whose KL is known as one number (a mixture prior) counts as one unit. That a layer has
+    died is said when it happens, once; that it never woke, when training ends.
+
+    Args:
+      state: the `RunState` that a `Recorder` before this callback keeps up to date; None where
+        there is none, in a `fit` of your own.
+      threshold: in nats; a unit is active after an epoch with a mean KL(q||p) above it.
+    """
+
+    def __init__(self, state=None, threshold=diagnostics.ACTIVE_UNIT_KL):
+        super().__init__()
+        self.threshold = threshold
+        self.is_recorded = state is not None
+        self.unit_kl = state.unit_kl if self.is_recorded else {}  # site -> [epochs, units], nats
+
+    def states(self):
+        """`{site: diagnostics.UnitStates}` after the epochs so far."""
+        return {
+            site: diagnostics.unit_states(kl, self.threshold) for site, kl in self.unit_kl.items()
+        }
+
+    def scalars(self):
+        """`{"collapse/<site>/active", "/died", "/never_woke": number of units}`."""
+        return {
+            f"collapse/{site}/{name}": int(units.sum())
+            for site, states in self.states().items()
+            for name, units in states._asdict().items()
+        }
+
+    def on_train_begin(self, logs=None):
+        self._said = set()
+        for site, kl in self.unit_kl.items():
+            is_alive = (kl > self.threshold).any(1)
+            if (is_alive[:-1] & ~is_alive[1:]).any():  # before a stop
+                self._said.add(site)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.is_recorded:
+            _append_unit_kl(self.unit_kl, self.model.train_means)
+        for site, states in self.states().items():
+            if site not in self._said and states.died.any() and not states.active.any():
+                self._said.add(site)
+                _say(
+                    f"layer {site} has died in epoch {epoch + 1}: no unit has a KL(q||p) above "
+                    f"{self.threshold} nats any more"
+                )
+        if logs is not None:
+            logs.update(self.scalars())
+
+    def on_train_end(self, logs=None):
+        for site, states in self.states().items():
+            if states.never_woke.all():
+                _say(
+                    f"layer {site} never woke: no unit had a KL(q||p) above {self.threshold} nats "
+                    "in any epoch"
+                )
+
+
+def _append_unit_kl(unit_kl, means):
+    """Appends an epoch's KL per unit to `{site: [epochs, units]}`."""
+    for site, kl in means.unit_kl().items():
+        before = unit_kl.get(site, np.zeros([0, len(kl)], np.float32))
+        unit_kl[site] = np.concatenate([before, kl.numpy()[np.newaxis]])
+
+
+def _say(text):
+    """Writes a line above the progress bars."""
+    tqdm.write(text, file=sys.stderr)
 
 
 class TensorBoardLog(keras.callbacks.Callback):
@@ -329,11 +547,14 @@ class TensorBoardLog(keras.callbacks.Callback):
     Args:
       folder: for the event files.
       figures: a function `model -> {name: [H, W, C] uint8}`; None shows no pictures.
+      held_out: what the bound is taken of after each epoch, a name in `HELD_OUT`.
+      scalars: a function `-> {tag: number}` of further scalars; None for none.
     """
 
-    def __init__(self, folder, figures=None, histograms=False):
+    def __init__(self, folder, figures=None, histograms=False, held_out="validation", scalars=None):
         super().__init__()
         self.folder, self.figures, self.histograms = folder, figures, histograms
+        self.held_out, self.scalars = held_out, scalars or dict
 
     def on_train_begin(self, logs=None):
         self.writer = tf.summary.create_file_writer(self.folder)
@@ -349,9 +570,12 @@ class TensorBoardLog(keras.callbacks.Callback):
             if not model.test_means.is_empty:
                 for name, value in model.test_means.scalars().items():
                     if name != "beta":
-                        tf.summary.scalar(_board_name("validation", name), value)
+                        tf.summary.scalar(_board_name(self.held_out, name), value)
+                of_test = "/test" if self.held_out == "test" else ""
                 for site, count in model.posterior_moments.active_units().items():
-                    tf.summary.scalar(f"active_units/{site}", count)
+                    tf.summary.scalar(f"active_units/{site}{of_test}", count)
+            for name, value in self.scalars().items():
+                tf.summary.scalar(name, value)
             tf.summary.scalar("training/seconds_per_epoch", time.monotonic() - self._began)
             if self.figures is not None and (
                 is_picture_epoch(epoch) or epoch == self.params["epochs"]
@@ -370,7 +594,7 @@ class TensorBoardLog(keras.callbacks.Callback):
 
 
 def _board_name(side, name):
-    """Groups a scalar's training and validation curves under one heading."""
+    """Groups a scalar's training and held-out curves under one heading."""
     if name in ("beta", "learning_rate", "gradient_norm"):
         return f"training/{name}"
     return f"{name}/{side}"
@@ -386,8 +610,9 @@ def is_picture_epoch(epoch):
 class Progress(keras.callbacks.Callback):
     """A progress bar over all images of a run, with the bound so far."""
 
-    def __init__(self, epochs, steps, batch_size, first_epoch=0):
+    def __init__(self, epochs, steps, batch_size, first_epoch=0, held_out="validation"):
         super().__init__()
+        self.held_out = held_out
         self.epochs, self.steps, self.batch_size, self.first_epoch = (
             epochs,
             steps,
@@ -396,8 +621,6 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_train_begin(self, logs=None):
-        from tfhvae.progress import bar
-
         self.bar = bar(
             total=self.epochs * self.steps * self.batch_size,
             initial=self.first_epoch * self.steps * self.batch_size,
@@ -415,11 +638,11 @@ class Progress(keras.callbacks.Callback):
         self.done = batch + 1
 
     def on_epoch_end(self, epoch, logs=None):
-        means, validation = self.model.train_means, self.model.test_means
+        means, held_out = self.model.train_means, self.model.test_means
         shown = {"epoch": f"{epoch + 1}/{self.epochs}"}
         shown["bound"] = f"{float(means.scalars()['bound']):.2f}"
-        if not validation.is_empty:
-            shown["val"] = f"{float(validation.scalars()['bound']):.2f}"
+        if not held_out.is_empty:
+            shown[HELD_OUT[self.held_out]] = f"{float(held_out.scalars()['bound']):.2f}"
         self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, logs=None):

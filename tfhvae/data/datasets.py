@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfhvae.data import sources
+from tfhvae.data import generated, sources
 from tfhvae.data.sources import DataError
 
 MNIST_VALIDATION = 10_000
@@ -21,12 +21,17 @@ DIGITS_COUNTS = (1297, 200, 300)
 FREY_COUNTS = (1565, 200, 200)
 CHARDATA_VALIDATION = 1345
 OMNIGLOT_RESIZED_COUNTS = (23_000, 1345, 8115)
+NORB_VALIDATION = 2300
+HALF_MOONS_COUNTS = (10_000, 10_000)
+HALF_MOONS_NOISE = 0.1
 
 _DIGIT_NAMES = tuple("0123456789")
 _FASHION_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt",
     "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+_MOON_NAMES = ("top", "bottom")
+_NORB_NAMES = ("animal", "human", "airplane", "truck", "car")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +39,7 @@ class Split:
     """Images and, where the set has them, labels.
 
     Attributes:
-      images: float32 (N, H, W, C) in [0, 1].
+      images: float32 (N, H, W, C), in [0, 1] unless the protocol says otherwise.
       labels: int32 (N,) or None.
     """
 
@@ -49,7 +54,8 @@ class DataSet:
     Attributes:
       name: a key of `DATASETS`.
       protocol: one line that names binarisation, split and scaling.
-      likelihood: "bernoulli" or "discretized_logistic" (256 bins).
+      likelihood: "bernoulli", "discretized_logistic" (256 bins) or "gaussian" (a
+        density of real-valued pixels, in nats, which may be positive).
       binarization: what training does with the intensities of `train`:
         "per_batch" and "per_epoch" draw from them anew, None uses them as they
         are.
@@ -57,6 +63,10 @@ class DataSet:
       validation: for model selection, or None.
       test: for the reported result.
       class_names: the name of each label, or None.
+      pixel_mask: bool (H, W, C), the pixels that were kept where `load` dropped some,
+        or None. The P kept ones are then a column: images are (N, P, 1, 1).
+      pixel_means: float32 (H, W, C), the means of the training images, beside a
+        `pixel_mask`.
     """
 
     name: str
@@ -67,26 +77,77 @@ class DataSet:
     validation: Split | None
     test: Split
     class_names: tuple[str, ...] | None = None
+    pixel_mask: np.ndarray | None = None
+    pixel_means: np.ndarray | None = None
 
     @property
     def image_shape(self):
-        """(H, W, C)."""
+        """(H, W, C), or (P, 1, 1) with a `pixel_mask`: what a model sees."""
         return self.train.images.shape[1:]
 
+    @property
+    def picture_shape(self):
+        """(H, W, C): what a person sees."""
+        return self.image_shape if self.pixel_mask is None else self.pixel_mask.shape
 
-def load(name, *, data_dir=None, seed=0, binarization=None, split=None):
+    @property
+    def num_classes(self):
+        """Number of labels, or None without labels."""
+        return None if self.class_names is None else len(self.class_names)
+
+    def to_pictures(self, images):
+        """Puts dropped pixels back, each as its mean over the training images.
+
+        Args:
+          images: (..., *image_shape).
+
+        Returns:
+          (..., *picture_shape); `images` themselves without a `pixel_mask`.
+        """
+        if self.pixel_mask is None:
+            return images
+        images = np.asarray(images)
+        if images.shape[-3:] != self.image_shape:
+            raise DataError(
+                f"expected images of shape (..., {', '.join(map(str, self.image_shape))}),"
+                f" received {images.shape}"
+            )
+        leading = images.shape[:-3]
+        pictures = np.broadcast_to(self.pixel_means, (*leading, *self.picture_shape)).copy()
+        pictures[..., self.pixel_mask] = images[..., 0, 0]
+        return pictures
+
+
+def load(
+    name,
+    *,
+    data_dir=None,
+    seed=0,
+    binarization=None,
+    split=None,
+    cameras=None,
+    dequantization=None,
+    min_pixel_std=None,
+):
     """Loads a data set.
 
     Args:
       name: a key of `DATASETS`.
       data_dir: folder that holds the original files, or one sub-folder of them
-        per family (mnist, fashion_mnist, binarized_mnist, frey_faces, omniglot).
+        per family (mnist, fashion_mnist, binarized_mnist, frey_faces, omniglot,
+        small_norb, svhn).
         None uses tensorflow-datasets, which downloads what it does not find.
-        `digits` comes with scikit-learn and needs neither.
-      seed: of the binarisation of validation and test images, and of nothing
-        else: splits are the same for every seed.
+        `digits` comes with scikit-learn, `half_moons` is computed; they need neither.
+      seed: of what is drawn once: the binarisation of validation and test images,
+        the noise of dequantisation, the points of `half_moons`. Splits are the same
+        for every seed.
       binarization: None for the default, or "per_batch" or "per_epoch".
-      split: None for the default, or "50k_10k_10k" or "60k_10k".
+      split: None for the default, or "50k_10k_10k" or "60k_10k", for `small_norb`
+        "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k".
+      cameras: of `small_norb`, "left" (default) or "both", side by side.
+      dequantization: of `small_norb`, "uniform" (default) or "none".
+      min_pixel_std: drops the pixels whose standard deviation over the training
+        images, before any binarisation, is smaller; None drops none.
 
     Returns:
       A `DataSet`.
@@ -99,9 +160,21 @@ def load(name, *, data_dir=None, seed=0, binarization=None, split=None):
         raise DataError(f"expected a data set out of {', '.join(_RECIPES)}, received {name!r}")
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise DataError(f"expected seed to be an integer >= 0, received {seed!r}")
+    if min_pixel_std is not None and (
+        not isinstance(min_pixel_std, numbers.Real)
+        or isinstance(min_pixel_std, bool)
+        or not 0 <= min_pixel_std < math.inf
+    ):
+        raise DataError(f"expected min_pixel_std to be a number >= 0, received {min_pixel_std!r}")
     recipe = _RECIPES[name]
     chosen = {}
-    for option, value in (("binarization", binarization), ("split", split)):
+    options = {
+        "binarization": binarization,
+        "split": split,
+        "cameras": cameras,
+        "dequantization": dequantization,
+    }
+    for option, value in options.items():
         values = recipe.options.get(option)
         if values is None and value is not None:
             has = "; ".join(f"{k} ({', '.join(v)})" for k, v in recipe.options.items())
@@ -115,7 +188,13 @@ def load(name, *, data_dir=None, seed=0, binarization=None, split=None):
                 raise DataError(
                     f"expected {option} of {name} to be {' or '.join(values)}, received {value!r}"
                 )
-    return recipe.build(name, data_dir, int(seed), **chosen)
+    dataset = recipe.build(name, data_dir, int(seed), **chosen)
+    return dataset if min_pixel_std is None else drop_pixels(dataset, min_pixel_std)
+
+
+def _rng(seed, stream):
+    """Generator of a named stream of a seed."""
+    return np.random.default_rng(np.random.SeedSequence((seed, zlib.crc32(stream.encode()))))
 
 
 def binarize(intensities, seed, split_name):
@@ -129,10 +208,82 @@ def binarize(intensities, seed, split_name):
     Returns:
       float32 array of zeros and ones, the same for the same arguments.
     """
-    entropy = (seed, zlib.crc32(split_name.encode()))
-    rng = np.random.default_rng(np.random.SeedSequence(entropy))
-    uniform = rng.random(intensities.shape, dtype=np.float32)
+    uniform = _rng(seed, split_name).random(intensities.shape, dtype=np.float32)
     return (uniform < intensities).astype(np.float32)
+
+
+def dequantize(levels, scale, seed, stream):
+    """(levels + u) / scale with u uniform in [0, 1), drawn once.
+
+    Args:
+      levels: array of grey levels, uint8 or float32.
+      scale: number, or array that broadcasts against `levels`.
+      seed: integer >= 0.
+      stream: draws for different names are independent.
+
+    Returns:
+      float32 array of the shape of `levels`, the same for the same arguments.
+    """
+    images = _rng(seed, stream).random(levels.shape, dtype=np.float32)
+    # In place: SVHN with its extra images takes 7.4 GB.
+    images += levels
+    images /= np.asarray(scale, np.float32)
+    return images
+
+
+def pixel_moments(images, chunk=2000):
+    """Mean and mean square of every pixel, float64 (H, W, C) each.
+
+    Args:
+      images: (N, H, W, C) of any number type; `chunk` of them at a time are float64.
+    """
+    mean, square = np.zeros((2, *images.shape[1:]))
+    for start in range(0, len(images), chunk):
+        x = images[start : start + chunk].astype(np.float64)
+        mean += x.sum(axis=0) / len(images)
+        square += (x * x).sum(axis=0) / len(images)
+    return mean, square
+
+
+def drop_pixels(dataset, min_std):
+    """The data set without the pixels that hardly vary over its training images.
+
+    Args:
+      dataset: a `DataSet` that has all its pixels.
+      min_std: pixels with a smaller standard deviation are dropped.
+
+    Returns:
+      A `DataSet` of images (N, P, 1, 1), with `pixel_mask` and `pixel_means`.
+
+    Raises:
+      DataError: if no pixel is left.
+    """
+    mean, square = pixel_moments(dataset.train.images)
+    std = np.sqrt(np.maximum(square - mean * mean, 0))
+    mask = std >= min_std
+    if not mask.any():
+        raise DataError(
+            f"expected min_pixel_std of at most {std.max():.4g}, the largest standard deviation"
+            f" of a pixel of {dataset.name}, received {min_std}"
+        )
+
+    def kept(split):
+        if split is None:
+            return None
+        return dataclasses.replace(split, images=split.images[:, mask][..., None, None])
+
+    return dataclasses.replace(
+        dataset,
+        protocol=(
+            f"{dataset.protocol}, {mask.sum()} of {mask.size} pixels (standard deviation over the"
+            f" training images at least {min_std:g})"
+        ),
+        train=kept(dataset.train),
+        validation=kept(dataset.validation),
+        test=kept(dataset.test),
+        pixel_mask=mask,
+        pixel_means=mean.astype(np.float32),
+    )
 
 
 def area_weights(source, target):
@@ -166,6 +317,24 @@ def area_resize(images, size):
     # Sums of small integers are exact in float32, whatever their order, so the
     # result does not depend on the machine.
     return (weights @ images.astype(np.float32) @ weights.T) / weights[0].sum() ** 2
+
+
+def block_mean(images, size, unit=255):
+    """Mean grey level of each block of equal size, exact but for one rounding.
+
+    Args:
+      images: uint8 (N, H, H), 0 to 255.
+      size: new height and width, a divisor of H; blocks are at most 16 wide.
+      unit: the grey level that becomes 1.
+
+    Returns:
+      float32 (N, size, size).
+    """
+    count, width, _ = images.shape
+    block = width // size
+    # Sums of up to 16 * 16 * 255 fit into 16 bits.
+    sums = images.reshape(count, size, block, size, block).sum(axis=(2, 4), dtype=np.uint16)
+    return sums / np.float32(block * block * unit)
 
 
 # Recipes ----------------------------------------------------------------------
@@ -311,7 +480,9 @@ def _omniglot(name, data_dir, seed, binarization):
     counts = (len(images) - CHARDATA_VALIDATION, CHARDATA_VALIDATION)
     splits = (*_cut(images, labels, counts), _split(*test))
     layout = "23,000/1,345/8,070 (Burda's 28x28 images; validation: last of the training set)"
-    return _dynamic(name, binarization, seed, layout, splits, None)
+    # The file numbers the alphabets and does not name them.
+    names = tuple(f"alphabet {i}" for i in range(sources.CHARDATA_ALPHABETS))
+    return _dynamic(name, binarization, seed, layout, splits, names)
 
 
 def _omniglot_resized(name, data_dir, seed, binarization):
@@ -330,6 +501,104 @@ def _omniglot_resized(name, data_dir, seed, binarization):
         " images at 28x28 (not Burda's files)"
     )
     return _dynamic(name, binarization, seed, layout, splits, data.alphabet_names)
+
+
+_NORB_LAYOUT = {
+    "24k_24k": "24,300/24,300 (no validation)",
+    "22k_2k_24k": "22,000/2,300/24,300 (validation: last of the training file, permuted)",
+}
+
+
+_NORB_CAMERAS = {"left": (0,), "both": (0, 1)}
+_NORB_SCALING = {
+    "uniform": "greyscale in [0,1]: (x+u)/256, uniform noise u one grey level wide drawn once",
+    "none": "greyscale in [0,1]: x/255, no noise added (densities have no upper bound)",
+}
+
+
+def _small_norb(name, data_dir, seed, split, cameras, dequantization):
+    parts = []
+    for part in ("train", "test"):
+        pairs, labels = sources.load_small_norb(part, data_dir)
+        views = []
+        for camera in _NORB_CAMERAS[cameras]:
+            if dequantization == "none":
+                views.append(block_mean(pairs[:, camera], 32))
+            else:
+                levels = block_mean(pairs[:, camera], 32, unit=1)
+                views.append(dequantize(levels, 256, seed, f"noise {part} {camera}"))
+        parts.append((np.concatenate(views, axis=2), labels))
+        del pairs  # the next part's 448 MB take its place
+    (images, labels), test = parts
+    if split == "24k_24k":
+        train, validation = _split(images, labels), None
+    else:
+        order = _fixed_order(len(images))
+        counts = (len(images) - NORB_VALIDATION, NORB_VALIDATION)
+        train, validation = _cut(images[order], labels[order], counts)
+    drawn = "" if dequantization == "none" else f" (seed {seed})"
+    view = "left camera" if cameras == "left" else "both cameras side by side"
+    return DataSet(
+        name,
+        f"{_NORB_SCALING[dequantization]}{drawn}, 96x96 averaged over 3x3 blocks to 32x32, {view},"
+        f" {_NORB_LAYOUT[split]}",
+        "gaussian",
+        None,
+        train,
+        validation,
+        _split(*test),
+        _NORB_NAMES,
+    )
+
+
+_SVHN_LAYOUT = {
+    "73k_26k": "73,257/26,032 (no validation, without the extra images)",
+    "604k_26k": "604,388/26,032 (no validation, 73,257 + 531,131 extra images)",
+}
+
+
+def _svhn(name, data_dir, seed, split):
+    parts = ("train",) if split == "73k_26k" else ("train", "extra")
+    images, labels = map(list, zip(*(sources.load_svhn(part, data_dir) for part in parts)))
+    images = images[0] if len(images) == 1 else np.concatenate(images)
+    mean, square = (moment.mean(axis=(0, 1)) for moment in pixel_moments(images))
+    # Of the grey levels without the noise, so that all seeds share one unit of length.
+    std = np.sqrt(square - mean * mean)
+    test_images, test_labels = sources.load_svhn("test", data_dir)
+    return DataSet(
+        name,
+        f"(x+u)/s, uniform noise u one grey level wide drawn once (seed {seed}), s the standard"
+        f" deviation of each colour over the training images ({', '.join(f'{v:.4f}' for v in std)}"
+        f" grey levels), {_SVHN_LAYOUT[split]}",
+        "gaussian",
+        None,
+        Split(dequantize(images, std, seed, "noise train"), np.concatenate(labels)),
+        None,
+        Split(dequantize(test_images, std, seed, "noise test"), test_labels),
+        _DIGIT_NAMES,
+    )
+
+
+def _half_moons(name, data_dir, seed):
+    del data_dir  # computed
+    train, test = (
+        Split(points[:, None, :, None], labels)
+        for points, labels in (
+            generated.half_moons(count, HALF_MOONS_NOISE, _rng(seed, f"half moons {part}"))
+            for part, count in zip(("train", "test"), HALF_MOONS_COUNTS)
+        )
+    )
+    return DataSet(
+        name,
+        f"points of the plane, Gaussian noise with standard deviation {HALF_MOONS_NOISE:g},"
+        f" {len(train.images):,}/{len(test.images):,} (no validation), drawn once (seed {seed})",
+        "gaussian",
+        None,
+        train,
+        None,
+        test,
+        _MOON_NAMES,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,6 +645,24 @@ _RECIPES = {
         "OMNIGLOT 105x105 averaged to 28x28, dynamically binarised",
         _omniglot_resized,
         _REDRAW,
+    ),
+    "small_norb": _Recipe(
+        "small NORB's toys 96x96, averaged to 32x32, one camera or both, real-valued density",
+        _small_norb,
+        {
+            "split": tuple(_NORB_LAYOUT),
+            "cameras": tuple(_NORB_CAMERAS),
+            "dequantization": tuple(_NORB_SCALING),
+        },
+    ),
+    "svhn": _Recipe(
+        "SVHN's cropped digits 32x32 in colour, real-valued density",
+        _svhn,
+        {"split": tuple(_SVHN_LAYOUT)},
+    ),
+    "half_moons": _Recipe(
+        "two half-moons, points of the plane in two classes; needs no download",
+        _half_moons,
     ),
 }
 

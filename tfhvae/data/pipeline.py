@@ -1,21 +1,30 @@
 """Batches for training and validation, as functions of (seed, epoch, step): a resumed run sees
 what an uninterrupted one would have seen."""
 
+import numpy as np
 import tensorflow as tf
 
-_PERMUTATION, _BINARIZATION = 0, 1  # streams of the data seed
+# Streams of the data seed.
+_PERMUTATION, _BINARIZATION, _LABELLED_PERMUTATION, _LABELLED_BINARIZATION = range(4)
 _MAX_STEPS_PER_EXECUTION = 50
 
 
-def steps_per_epoch(num_examples, batch_size):
+def steps_per_epoch(num_examples, batch_size, num_left_out=0):
     """Full batches in an epoch; the rest of a permutation is left out, and another one next time.
+
+    Args:
+      num_examples: number of training images.
+      batch_size: of the unlabelled images in semi-supervised learning.
+      num_left_out: training images in no batch: the labelled ones of disjoint batches.
 
     Raises:
       ValueError: if the batch is larger than the data.
     """
+    num_examples -= num_left_out
     if batch_size > num_examples:
+        rest = " without a label" if num_left_out else ""
         raise ValueError(
-            f"expected a batch_size of at most {num_examples}, the number of training images. Received: batch_size={batch_size}"
+            f"expected a batch_size of at most {num_examples}, the number of training images{rest}. Received: batch_size={batch_size}"
         )
     return num_examples // batch_size
 
@@ -35,30 +44,145 @@ def training_batches(images, batch_size, seed, first_epoch=0, binarization=None)
       binarization: None, "per_batch" (pixels are drawn anew for every batch) or "per_epoch" (an
         image looks the same wherever it occurs within an epoch).
     """
-    num_examples = len(images)
-    steps = steps_per_epoch(num_examples, batch_size)
+    steps = steps_per_epoch(len(images), batch_size)
     images = tf.constant(images, tf.float32)
 
-    def epoch_of(epoch):
-        epoch_seed = tf.random.experimental.stateless_fold_in(
-            [seed, _PERMUTATION], tf.cast(epoch, tf.int32)
-        )
-        order = tf.random.experimental.stateless_shuffle(tf.range(num_examples), epoch_seed)
-        indices = tf.reshape(order[: steps * batch_size], [steps, batch_size])
-        step = tf.range(epoch * steps, (epoch + 1) * steps)
-        return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), step, indices))
-
     def batch(epoch, step, indices):
-        x = tf.gather(images, indices)
-        if binarization is None:
-            return x
-        stream = tf.random.experimental.stateless_fold_in(
-            [seed, _BINARIZATION], tf.cast(step if binarization == "per_batch" else epoch, tf.int32)
-        )
-        return binarize(x, stream, None if binarization == "per_batch" else indices)
+        return _draw(images, indices, binarization, [seed, _BINARIZATION], epoch, step)
 
-    dataset = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
-    return dataset.map(batch, num_parallel_calls=1, deterministic=True).prefetch(8)
+    epochs = _epochs(first_epoch, steps, _permutation_of(seed, len(images), steps, batch_size))
+    return epochs.map(batch, num_parallel_calls=1, deterministic=True).prefetch(8)
+
+
+def semi_supervised_batches(
+    images,
+    labels,
+    labelled,
+    unlabelled_batch,
+    labelled_batch,
+    seed,
+    first_epoch=0,
+    binarization=None,
+    disjoint=False,
+):
+    """Endless batches `((x_l [L, H, W, C], y_l [L]), x_u [B, H, W, C])`.
+
+    An epoch is a new permutation of the unlabelled images, cut into full batches, as in
+    `training_batches`; without `disjoint` they are the same batches. Beside each are all labelled
+    images where they are at most `labelled_batch`; otherwise a slice of a permutation of them, and
+    a new permutation when no full slice is left. The two parts are binarised independently, also
+    where an image occurs in both.
+
+    Args:
+      images: `[N, H, W, C]`.
+      labels: integers `[N]`, of which only those of `labelled` are read.
+      labelled: indices of the labelled images, at least one, as from `labelled_subset`.
+      unlabelled_batch: B.
+      labelled_batch: the most labelled images in a batch; L is this or their number.
+      binarization: as of `training_batches`, of both parts.
+      disjoint: whether the unlabelled images are only those that are not labelled; otherwise they
+        are all images, as in the authors' code.
+    """
+    labelled = np.asarray(labelled, np.int64)
+    if labelled.ndim != 1 or not len(labelled) or len(np.unique(labelled)) != len(labelled):
+        raise ValueError(
+            f"expected distinct indices of at least one labelled image. Received: shape {labelled.shape}, {len(np.unique(labelled))} distinct"
+        )
+    if labelled.min() < 0 or labelled.max() >= len(images):
+        raise ValueError(
+            f"expected indices from 0 to {len(images) - 1}. Received: {labelled.min()} to {labelled.max()}"
+        )
+    if labelled_batch < 1:
+        raise ValueError(f"expected labelled_batch >= 1. Received: {labelled_batch}")
+    unlabelled = np.arange(len(images))
+    if disjoint:
+        unlabelled = np.setdiff1d(unlabelled, labelled)
+    steps = steps_per_epoch(len(images), unlabelled_batch, len(images) - len(unlabelled))
+    y = tf.constant(np.asarray(labels)[labelled], tf.int32)
+    images, labelled = tf.constant(images, tf.float32), tf.constant(labelled)
+    unlabelled = tf.constant(unlabelled)
+
+    def batch(epoch, step, indices, slices):
+        x = _draw(
+            images,
+            tf.gather(unlabelled, indices),
+            binarization,
+            [seed, _BINARIZATION],
+            epoch,
+            step,
+        )
+        x_labelled = _draw(
+            images,
+            tf.gather(labelled, slices),
+            binarization,
+            [seed, _LABELLED_BINARIZATION],
+            epoch,
+            step,
+        )
+        return (x_labelled, tf.gather(y, slices)), x
+
+    epochs = _epochs(
+        first_epoch,
+        steps,
+        _permutation_of(seed, len(unlabelled), steps, unlabelled_batch),
+        _labelled_slices_of(seed, len(labelled), steps, labelled_batch),
+    )
+    return epochs.map(batch, num_parallel_calls=1, deterministic=True).prefetch(8)
+
+
+def _epochs(first_epoch, steps, *indices_of):
+    """Endless `(epoch, step, *indices [B])`; every `indices_of` maps an epoch to `[steps, B]`."""
+
+    def epoch_of(epoch):
+        step = tf.range(epoch * steps, (epoch + 1) * steps)
+        indices = (function(epoch) for function in indices_of)
+        return tf.data.Dataset.from_tensor_slices((tf.fill([steps], epoch), step, *indices))
+
+    return tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
+
+
+def _fold_in(seed, number):
+    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
+
+
+def _permutation_of(seed, num_examples, steps, batch_size):
+    def indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(num_examples), _fold_in([seed, _PERMUTATION], epoch)
+        )
+        return tf.reshape(order[: steps * batch_size], [steps, batch_size])
+
+    return indices
+
+
+def _labelled_slices_of(seed, num_labelled, steps, batch_size):
+    if num_labelled <= batch_size:
+        return lambda epoch: tf.tile(tf.range(num_labelled)[None], [steps, 1])
+    full = num_labelled // batch_size
+    passes = -(-steps // full)
+
+    def indices(epoch):
+        # A permutation per row, as the order of random numbers.
+        keys = tf.random.stateless_uniform(
+            [passes, num_labelled],
+            _fold_in([seed, _LABELLED_PERMUTATION], epoch),
+            minval=None,
+            maxval=None,
+            dtype=tf.int32,
+        )
+        orders = tf.argsort(keys)[:, : full * batch_size]
+        return tf.reshape(orders, [passes * full, batch_size])[:steps]
+
+    return indices
+
+
+def _draw(images, indices, binarization, seed, epoch, step):
+    x = tf.gather(images, indices)
+    if binarization is None:
+        return x
+    per_batch = binarization == "per_batch"
+    stream = _fold_in(seed, step if per_batch else epoch)
+    return binarize(x, stream, None if per_batch else indices)
 
 
 def binarize(means, seed, identities=None):
@@ -85,6 +209,9 @@ def binarize(means, seed, identities=None):
     return tf.cast(uniform < means, tf.float32)
 
 
-def evaluation_batches(images, batch_size):
-    """The images in order, once; the last batch may be smaller."""
-    return tf.data.Dataset.from_tensor_slices(tf.constant(images, tf.float32)).batch(batch_size)
+def evaluation_batches(images, batch_size, labels=None):
+    """The images in order, once, or `(images, labels)`; the last batch may be smaller."""
+    tensors = tf.constant(images, tf.float32)
+    if labels is not None:
+        tensors = tensors, tf.constant(labels, tf.int32)
+    return tf.data.Dataset.from_tensor_slices(tensors).batch(batch_size)

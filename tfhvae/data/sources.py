@@ -11,6 +11,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import math
 import pathlib
 import re
 import struct
@@ -76,6 +77,20 @@ FAMILIES = {
         "chardata.mat (Burda; data (784, 24345), testdata (784, 8070))",
         "https://github.com/yburda/iwae",
     ),
+    "small_norb": Family(
+        "small NORB",
+        "smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat and -training-cat.mat,"
+        " smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat and -testing-cat.mat"
+        " (plain or .gz)",
+        "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
+        "smallnorb",
+    ),
+    "svhn": Family(
+        "SVHN",
+        "train_32x32.mat, test_32x32.mat and, for the split 604k_26k, extra_32x32.mat",
+        "http://ufldl.stanford.edu/housenumbers/",
+        "svhn_cropped",
+    ),
 }
 # chardata.mat lies beside the other OMNIGLOT files.
 _FOLDERS = {"chardata": "omniglot"}
@@ -120,6 +135,38 @@ OMNIGLOT_CHARACTERS = {"background": 964, "evaluation": 659}
 # sha256 of all images, characters and then drawers in ascending order, each
 # packed by np.packbits to 1379 bytes with 1 = paper.
 OMNIGLOT_SHA256 = "15ef2705730a477de180a518e97d8e8423a4f57257a21b62bf412d79286f9a48"
+
+NORB_COUNTS = {"train": 24_300, "test": 24_300}
+NORB_PAIR = (2, 96, 96)  # left and right camera
+NORB_CLASSES = 5
+NORB_FILES = {
+    "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
+    "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
+}
+# md5 of the whole uncompressed file, header included; the labels of both parts
+# are the same, 0 to 4 in turn.
+NORB_MD5 = {
+    "train": {
+        "dat": "8138a0902307b32dfa0025a36dfa45ec",
+        "cat": "fd5120d3f770ad57ebe620eb61a0b633",
+    },
+    "test": {
+        "dat": "e9920b7f7b2869a8f1a12e945b2c166c",
+        "cat": "fd5120d3f770ad57ebe620eb61a0b633",
+    },
+}
+_NORB_TYPES = {  # dtype: (magic number, what it stands for)
+    np.dtype("u1"): (0x1E3D4C55, "bytes"),
+    np.dtype("<i4"): (0x1E3D4C54, "int32"),
+}
+
+SVHN_COUNTS = {"train": 73_257, "extra": 531_131, "test": 26_032}
+# sha256 of the whole file, which is compressed inside.
+SVHN_SHA256 = {
+    "train": "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+    "extra": "a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3",
+    "test": "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+}
 
 
 # Files ------------------------------------------------------------------------
@@ -170,12 +217,16 @@ def read_file(path):
         try:
             content = gzip.decompress(content)
         except (EOFError, OSError, zlib.error) as error:
-            raise DataError(
-                f"expected complete gzip data in {path}, received a truncated or"
-                f" damaged file ({error}); download it again"
-            ) from error
+            raise _damaged_gzip(path, error) from error
         _check_not_a_page(content, path)
     return content
+
+
+def _damaged_gzip(path, error):
+    return DataError(
+        f"expected complete gzip data in {path}, received a truncated or"
+        f" damaged file ({error}); download it again"
+    )
 
 
 def _check_not_a_page(content, path):
@@ -188,8 +239,10 @@ def _check_not_a_page(content, path):
         )
 
 
-def _check_digest(content, expected, path, family, algorithm="sha256"):
-    received = hashlib.new(algorithm, content).hexdigest()
+def _check_digest(content, expected, path, family, algorithm="sha256", header=b""):
+    digest = hashlib.new(algorithm, header)
+    digest.update(content)
+    received = digest.hexdigest()
     if received != expected:
         raise DataError(
             f"expected {algorithm} {expected} of the content of {path}, received"
@@ -472,9 +525,12 @@ def _need_folder(data_dir, family):
 
 
 def _read_mat(path, names):
+    return _parse_mat(read_file(path), path, names)
+
+
+def _parse_mat(content, path, names):
     import scipy.io
 
-    content = read_file(path)
     try:
         arrays = scipy.io.loadmat(io.BytesIO(content), variable_names=list(names))
     # scipy's parser meets damaged files with errors of many classes.
@@ -722,3 +778,190 @@ def _tfds_omniglot():
             for (number, (alphabet, _)), images in zip(names.items(), bits)
         )
     return characters
+
+
+# small NORB -------------------------------------------------------------------
+
+
+def load_small_norb(part, data_dir=None):
+    """The image pairs of one part of small NORB.
+
+    One part at a time, because the image pairs of one take 448 MB.
+
+    Args:
+      part: "train" or "test".
+      data_dir: folder of the part's two files; None for tensorflow-datasets. Both
+        give the same arrays.
+
+    Returns:
+      (images uint8 (24300, 2, 96, 96), left and right camera, labels int32
+      (24300,) of 0 to 4).
+
+    Raises:
+      DataError: if a file is missing, damaged or another one.
+    """
+    family = "small_norb"
+    if data_dir is None:
+        arrays = _tfds_norb(part)
+        places = dict.fromkeys(arrays, _tfds_place(family, part))
+    else:
+        names = {kind: f"{NORB_FILES[part]}-{kind}.mat" for kind in NORB_MD5[part]}
+        places = {kind: find_file(data_dir, family, name) for kind, name in names.items()}
+        count = NORB_COUNTS[part]
+        arrays = {
+            "dat": read_norb(places["dat"], "u1", (count, *NORB_PAIR)),
+            "cat": read_norb(places["cat"], "<i4", (count,)),
+        }
+    pairs, labels = arrays["dat"], arrays["cat"]
+    if labels.min() < 0 or labels.max() >= NORB_CLASSES:
+        raise DataError(
+            f"expected labels from 0 to {NORB_CLASSES - 1} in {places['cat']}, received"
+            f" {labels.min()} to {labels.max()}; {FAMILIES[family].remedy}"
+        )
+    for kind, array in arrays.items():
+        header = norb_header(array.dtype, array.shape)
+        expected = NORB_MD5[part][kind]
+        _check_digest(array.reshape(-1), expected, places[kind], family, "md5", header)
+    return pairs, labels.astype(np.int32, copy=False)
+
+
+def norb_header(dtype, shape):
+    """Head of a file in NORB's binary-matrix format, which is not MATLAB's.
+
+    All its numbers are little-endian int32: a magic number for the dtype, the
+    number of dimensions and their sizes, with ones up to the third.
+    """
+    magic, _ = _NORB_TYPES[np.dtype(dtype)]
+    sizes = (*shape, *(1,) * (3 - len(shape)))
+    return struct.pack(f"<{2 + len(sizes)}i", magic, len(shape), *sizes)
+
+
+def read_norb(path, dtype, shape):
+    """The array in a file of NORB's binary-matrix format, plain or gzip.
+
+    Memory holds the content once, whether packed or not.
+
+    Args:
+      path: the file.
+      dtype: "u1" or "<i4".
+      shape: the shape that the array must have.
+
+    Returns:
+      array of `dtype` and `shape`.
+
+    Raises:
+      DataError: if magic number, sizes or length differ; `path` is named.
+    """
+    dtype = np.dtype(dtype)
+    header = norb_header(dtype, shape)
+    content = np.empty(len(header) + dtype.itemsize * math.prod(shape), np.uint8)
+    length = _read_into(content, path)
+    start = content[: min(length, len(header))].tobytes()
+    if start[:4] != header[:4]:
+        magic, kind = _NORB_TYPES[dtype]
+        raise DataError(
+            f"expected NORB's magic number 0x{magic:08x} ({kind}) in {path}, received"
+            f" 0x{start[:4][::-1].hex()}; this is another kind of file, download it again"
+        )
+    if start[:8] != header[:8]:
+        raise DataError(
+            f"expected {len(shape)} dimensions in {path}, received"
+            f" {int.from_bytes(start[4:8], 'little', signed=True)}; this is not the"
+            " original file, download it again"
+        )
+    if start != header:
+        received, expected = (
+            tuple(int.from_bytes(x[i : i + 4], "little", signed=True) for i in range(8, len(x), 4))
+            for x in (start, header)
+        )
+        raise DataError(
+            f"expected sizes {expected} in {path}, received {received}; this is not the"
+            " original file, download it again"
+        )
+    if length != len(content):
+        raise DataError(
+            f"expected {len(content)} bytes for shape {shape} in {path}, received"
+            f" {length}; download it again"
+        )
+    return content[len(header) :].view(dtype).reshape(shape)
+
+
+def _read_into(content, path):
+    """Reads a file, unpacked if it is gzip, as far as it fits into `content`.
+
+    Returns:
+      Length of the whole file in bytes, unpacked.
+
+    Raises:
+      DataError: if the file is unreadable, empty, damaged gzip or an HTML page.
+    """
+    length = 0
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream = gzip.GzipFile(fileobj=file) if packed else file
+            while chunk := stream.read(2**20):
+                room = content[length : length + len(chunk)]
+                room[:] = np.frombuffer(chunk, np.uint8, len(room))
+                length += len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged_gzip(path, error) from error
+    except OSError as error:
+        raise DataError(f"expected a readable file, received {error}") from error
+    _check_not_a_page(content[: min(length, 512)].tobytes(), path)
+    return length
+
+
+def _tfds_norb(part):
+    """{"dat": uint8 (24300, 2, 96, 96), "cat": int32 (24300,)} in the files' order."""
+    family, keys = "small_norb", range(NORB_COUNTS[part])
+    stored, _ = read_tfds(family, (part,), encode=lambda images: images[..., 0])
+    stored = stored[part]
+    labels = restore_order(stored["label_category"], keys, part, family)
+    pairs = np.empty((len(keys), *NORB_PAIR), np.uint8)
+    for camera, key in enumerate(("image", "image2")):
+        images = restore_order(stored.pop(key), keys, part, family)
+        pairs[:, camera] = images.reshape(len(keys), *NORB_PAIR[1:])
+    return {"dat": pairs, "cat": labels.astype("<i4")}
+
+
+# SVHN -------------------------------------------------------------------------
+
+
+def load_svhn(part, data_dir=None):
+    """One part of SVHN's cropped digits.
+
+    Args:
+      part: "train", "extra" (1.6 GB) or "test".
+      data_dir: folder of the part's file; None for tensorflow-datasets. Both give
+        the same arrays.
+
+    Returns:
+      (images uint8 (N, 32, 32, 3), labels int32 (N,), the digits 0 to 9).
+
+    Raises:
+      DataError: if the file is missing, damaged or another one.
+    """
+    family, count = "svhn", SVHN_COUNTS[part]
+    if data_dir is None:
+        place, first = _tfds_place(family, part), 0
+        stored = read_tfds(family, (part,))[0][part]
+        images, labels = (
+            restore_order(stored.pop(key), range(count), part, family) for key in ("image", "label")
+        )
+        _check_array(images, (count, 32, 32, 3), "u", place, family)
+    else:
+        place, first = find_file(data_dir, family, f"{part}_32x32.mat"), 1  # 10 is the digit 0
+        content = read_file(place)
+        arrays = _parse_mat(content, place, ("X", "y"))
+        _check_array(arrays["X"], (32, 32, 3, count), "u", f"variable X of {place}", family)
+        _check_array(arrays["y"], (count, 1), "u", f"variable y of {place}", family)
+        _check_digest(content, SVHN_SHA256[part], place, family)
+        images, labels = arrays["X"].transpose(3, 0, 1, 2), arrays["y"][:, 0]
+    if labels.min() < first or labels.max() > first + 9:
+        raise DataError(
+            f"expected labels from {first} to {first + 9} in {place}, received"
+            f" {labels.min()} to {labels.max()}; {FAMILIES[family].remedy}"
+        )
+    return np.ascontiguousarray(images, np.uint8), (labels % 10).astype(np.int32)

@@ -95,8 +95,9 @@ class AVAE(GaussianHierarchy):
             p_a = self.p_a[i](
                 [*above, image] if self.auxiliary_given_x else above, training=training
             )
-            sites[a] = draw(q[a], p_a[0], noise[a], values.get(a))
+            sites[a] = draw(q[a], p_a[0], noise[a], values.get(a), closed_form_kl=False)
             z = self.site_names[i]
             p_z = self.prior(i, above[1] if len(above) > 1 else None, training)
-            sites[z] = draw(q[z], p_z, noise[z], values.get(z))
+            is_top = len(above) == 1
+            sites[z] = draw(q[z], p_z, noise[z], values.get(z), closed_form_kl=is_top)
         return Trace(sites, log_px=self.decode(drawn, training).log_prob(x))

@@ -185,8 +185,8 @@ class LatentVariableModel(keras.Model):
             # The step itself sums over replicas, so that a limit of the gradient's norm is one of
             # the whole gradient; Keras would limit each replica's part.
             self.optimizer._all_reduce_sum_gradients = list
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
+        with self.distribute_strategy.scope():  # or the first step would be traced twice
+            self.optimizer.build(self.trainable_variables)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing is left to build. Under a strategy, Keras would take a batch for it, also from a
@@ -292,10 +292,16 @@ class LatentVariableModel(keras.Model):
             )
         )
         examples = tf.cast(_batch_size(x), tf.float32)
+        # Running averages of batch normalisation, which each replica took from its own part.
+        followers = self.non_trainable_weights
+        parts = (means, *gradients, *(tf.convert_to_tensor(value) for value in followers))
         *sums, examples = _sum_over_replicas(
-            [*(tf.math.multiply_no_nan(t, examples) for t in (means, *gradients)), examples]
+            [*(tf.math.multiply_no_nan(t, examples) for t in parts), examples]
         )
-        means, *gradients = (total / examples for total in sums)
+        means, *rest = (total / examples for total in sums)
+        gradients, averages = rest[: len(gradients)], rest[len(gradients) :]
+        for variable, average in zip(followers, averages):
+            variable.assign(average)
         self.optimizer.apply_gradients(zip(gradients, variables))
         return self.train_means.replace(means, "gradient_norm", tf.linalg.global_norm(gradients))
 

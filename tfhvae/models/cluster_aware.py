@@ -179,8 +179,9 @@ class CaGeM(SemiSupervisedModel):
         q_z2 = self.q_z2([self.lift(z1, y), image, vectors], training=training)[0]
         z2 = draw(q_z2, STANDARD_NORMAL, self.lift(noise["z2"], y), self.lift(values.get("z2"), y))
         p_z1 = self.p_z1([vectors, z2.value], training=training)[0]
+        noise_z1, value_z1 = self.lift(noise["z1"], y), self.lift(values.get("z1"), y)
         sites = {
-            "z1": draw(q_z1, p_z1, self.lift(noise["z1"], y), self.lift(values.get("z1"), y)),
+            "z1": draw(q_z1, p_z1, noise_z1, value_z1, closed_form_kl=False),
             "z2": z2,
         }
         log_p_y = self._log_p_y(z2.value, training)

@@ -163,7 +163,8 @@ class DeepVAE(GaussianHierarchy):
         for level, site in enumerate(self.site_names):
             above = drawn[self.site_names[level + 1]] if level + 1 < len(q) else None
             p = self.prior(level, above, training)
-            sites[site] = draw(q[level], p, noise[site], (values or {}).get(site))
+            value = (values or {}).get(site)
+            sites[site] = draw(q[level], p, noise[site], value, closed_form_kl=above is None)
         return Trace(sites, log_px=self.decode(drawn, training).log_prob(x))
 
 

@@ -363,7 +363,8 @@ class ADGM(_DenseSemiSupervisedModel):
         sites, latents = {}, {"a": self.lift(a, y), "z": z.value, "y": vectors}
         if self.stochastic_auxiliary:
             p_a = self.prior_a(z.value, vectors, image, training)
-            sites["a"] = draw(q_a, p_a, self.lift(noise["a"], y), self.lift(values.get("a"), y))
+            noise_a, value_a = self.lift(noise["a"], y), self.lift(values.get("a"), y)
+            sites["a"] = draw(q_a, p_a, noise_a, value_a, closed_form_kl=False)
         sites["z"] = z
         log_px = self.decode(latents, training).log_prob(x)
         return Trace(sites, log_px, self.label(log_q, self._log_prior, y))

@@ -1,0 +1,76 @@
+"""Configurations of the papers, and what a wrong name or variant is answered."""
+
+import pathlib
+
+import pytest
+
+from tfhvae import configuration
+from tfhvae.errors import RunError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DEEP_CONFIGS = sorted((ROOT / "configs" / "paper").glob("deep_*.py"))
+VARIANTS = [f"{name}-{layers}" for name in configuration.DEEP_VARIANTS for layers in range(1, 6)]
+
+
+def test_deep_configurations_and_variants_are_all_there():
+    assert [path.stem for path in DEEP_CONFIGS] == ["deep_mnist", "deep_norb", "deep_omniglot"]
+    assert len(VARIANTS) == 25
+
+
+@pytest.mark.parametrize("path", DEEP_CONFIGS, ids=lambda path: path.stem)
+def test_every_variant_of_the_deep_models_is_valid(path):
+    default = configuration.load(str(path))
+    for variant in VARIANTS:
+        config = configuration.load(f"{path}:{variant}")
+        configuration.check(config)
+        name, _, layers = variant.rpartition("-")
+        model, batch_normalization, has_warmup = configuration.DEEP_VARIANTS[name]
+        assert config.model.name == model
+        assert config.model.batch_normalization == batch_normalization
+        assert config.model.latent_dims == (64, 32, 16, 8, 4)[: int(layers)]
+        assert config.model.hidden_units == (512, 256, 128, 64, 32)[: int(layers)]
+        assert (config.objective.warmup_epochs > 0) == has_warmup
+        assert config.objective.warmup_start == 0.0
+        assert (config.published.log_likelihood is None) == (config.published.source == "")
+        if variant == "ladder_vae-5":
+            assert config.to_dict() == default.to_dict()
+
+
+def test_published_numbers_of_the_tables():
+    """Sønderby et al. 2016a and b, table 3 and table 2, one cell of each column."""
+    published = {
+        "deep_omniglot.py:vae-2": -110.58,
+        "deep_omniglot.py:vae_bn-3": -106.09,
+        "deep_omniglot.py:vae_bn_wu-4": -102.66,
+        "deep_omniglot.py:ladder_vae-5": -102.11,
+        "deep_omniglot.py:prob_ladder-3": -101.26,
+        "deep_omniglot.py:prob_ladder-1": None,
+        "deep_norb.py:vae-1": 2630.8,
+        "deep_norb.py:vae_bn-2": 3140.1,
+        "deep_norb.py:vae_bn_wu-3": 3346.7,
+        "deep_norb.py:ladder_vae-4": 3449.0,
+        "deep_norb.py:prob_ladder-5": 3430.3,
+        "deep_mnist.py:ladder_vae-5": -82.12,
+        "deep_mnist.py:ladder_vae-4": None,
+    }
+    folder = ROOT / "configs" / "paper"
+    for name, value in published.items():
+        assert configuration.load(f"{folder}/{name}").published.log_likelihood == value, name
+
+
+@pytest.mark.parametrize(
+    "variant", ["ladder_vae", "ladder_vae-0", "ladder_vae-6", "vae_wu-2", "-3"]
+)
+def test_another_variant_is_answered_with_the_list(variant):
+    with pytest.raises(RunError) as error:
+        configuration.load(f"{DEEP_CONFIGS[0]}:{variant}")
+    assert ", ".join(VARIANTS) in str(error.value) and repr(variant) in str(error.value)
+
+
+def test_a_file_without_variants_takes_none():
+    path = ROOT / "configs" / "paper" / "vae_static_mnist.py"
+    configuration.load(str(path))
+    with pytest.raises(RunError, match="vae_static_mnist.py has no variants. Received: 'large'"):
+        configuration.load(f"{path}:large")
+    with pytest.raises(RunError, match="there is no configuration"):
+        configuration.load(f"{path}x:large")
