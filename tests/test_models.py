@@ -17,7 +17,7 @@ from tfhvae import bounds, configuration, models
 from tfhvae.layers import BatchNormalization
 from tfhvae.models.deep import GaussianHierarchy
 from tfhvae.models.parts import ConditionalGaussian
-from tfhvae.objectives import Objective
+from tfhvae.objectives import Objective, SemiSupervisedObjective
 from tfhvae.traces import Trace
 
 BATCH = 3
@@ -39,6 +39,7 @@ _GREY = {"likelihood": "discretized_logistic"}
 _LIMIT = {"logit_limit": 11.512915}
 _DEEP = {"latent_dims": (4, 3, 2), "hidden_units": (8, 7, 6)}
 _TWO = {"latent_dims": (4, 3), "hidden_units": (8, 6)}
+_SEMI = {"latent_dim": 3, "hidden_units": (8, 6), "num_classes": 4}
 _ALL, _HIDDEN, _NONE = ({"batch_normalization": where} for where in ("all", "hidden", "none"))
 
 # The one list of models. Each property below holds for every line.
@@ -67,20 +68,61 @@ CASES = {
     "ladder vae gaussian": Case(
         models.LadderVAE, {**_TWO, **_NONE, "likelihood": "gaussian", "activation": "tanh"}
     ),
+    "avae": Case(models.AVAE, {**_TWO, **_NONE, "auxiliary_dims": (3, 2)}, ("avae",)),
+    "m2": Case(models.M2, {**_SEMI, **_NONE}, ("m2",)),
+    "adgm": Case(models.ADGM, {**_SEMI, **_ALL, "auxiliary_dim": 2}, ("adgm",)),
+    "adgm given x": Case(
+        models.ADGM, {**_SEMI, **_NONE, "auxiliary_dim": 2, "auxiliary_given_x": True}
+    ),
+    "sdgm": Case(models.SDGM, {**_SEMI, **_HIDDEN, "auxiliary_dim": 2}, ("sdgm",)),
+    "cagem": Case(models.CaGeM, {**_TWO, **_HIDDEN, "num_classes": 4}, ("cagem",)),
 }
 each_model = pytest.mark.parametrize("name", CASES)
-SEVERAL_SITES = [n for n, case in CASES.items() if len(case.settings.get("latent_dims", ())) > 1]
+SEMI_SUPERVISED = [n for n, c in CASES.items() if issubclass(c.make, models.SemiSupervisedModel)]
+SEVERAL_SITES = [
+    name
+    for name, case in CASES.items()
+    if len(case.settings.get("latent_dims", ())) > 1 and name not in SEMI_SUPERVISED
+]
 DEEP = [name for name, case in CASES.items() if issubclass(case.make, GaussianHierarchy)]
+# Sites whose KL is taken from the draws: p is known only after a later draw.
+SAMPLED_KL = {
+    "deep vae": ("z1", "z2"),
+    "deep vae bn": ("z1",),
+    "avae": ("a1", "z1", "a2"),
+    "adgm": ("a",),
+    "adgm given x": ("a",),
+    "sdgm": ("a",),
+    "cagem": ("z1",),
+}
 NORMALIZED = [name for name in DEEP if CASES[name].settings["batch_normalization"] != "none"]
 
 
 def new_model(name):
     keras.utils.set_random_seed(0)
     case = CASES[name]
-    return case.make(case.event_shape, **case.settings)
+    return with_known_class(case.make(case.event_shape, **case.settings))
+
+
+def with_known_class(model):
+    """A semi-supervised model as the properties below see it: all images are of class 1. What
+    holds where the class is unknown is in test_semi_supervised.py."""
+    if isinstance(model, models.SemiSupervisedModel):
+        trace = model.trace
+        model.trace = lambda x, **options: trace(
+            x, **{"y": tf.ones([tf.shape(x)[0]], tf.int32), **options}
+        )
+    return model
 
 
 model_of = functools.cache(new_model)  # for tests that leave the weights alone
+
+
+def objective_and_batch(name, x, **settings):
+    """What trains a model: an objective, and a batch of the images `x` for it."""
+    if name in SEMI_SUPERVISED:
+        return SemiSupervisedObjective(**settings), ((x, tf.range(BATCH)), x)
+    return Objective(**settings), x
 
 
 def likelihood(name):
@@ -161,9 +203,10 @@ def test_widths_of_every_layer_are_asked_for():
 def test_shapes(name, samples):
     model, x = model_of(name), images(name)
     trace = model.trace(x, num_samples=samples)
-    assert trace.label is None and trace.log_px.shape == [samples, BATCH]
+    assert trace.log_px.shape == [samples, BATCH]
+    assert (trace.label is None) == (name not in SEMI_SUPERVISED)
     assert list(trace.sites) == list(model.noise_shapes)
-    assert sorted(trace.sites) == sorted(model.generation_order)
+    assert set(model.generation_order) <= set(trace.sites)
     for site_name, site in trace.sites.items():
         event = model.noise_shapes[site_name]
         for field in (site.value, site.q_mean, site.q_scale):
@@ -174,8 +217,8 @@ def test_shapes(name, samples):
             analytic and "z2" in trace.sites
         ):
             assert site.kl.shape == [samples, BATCH, *event]
-            if isinstance(model, models.DeepVAE) and site_name != model.generation_order[0]:
-                difference = site.log_q - site.log_p  # p is known only after the draw
+            if site_name in SAMPLED_KL.get(name, ()):
+                difference = site.log_q - site.log_p
                 np.testing.assert_allclose(np.sum(site.kl, -1), difference, rtol=1e-4, atol=1e-5)
             else:
                 assert np.all(site.kl > -1e-6)
@@ -298,9 +341,9 @@ def test_more_importance_samples_give_a_tighter_bound(name):
 @each_model
 def test_every_weight_gets_a_gradient(name):
     model, x = new_model(name), images(name)  # batch statistics follow
-    objective = Objective(num_importance=2)
+    objective, data = objective_and_batch(name, x, num_importance=2)
     with tf.GradientTape() as tape:
-        loss = objective(model, x, model.noise(4, BATCH, 2), 0)[0]
+        loss = objective(model, data, objective.noise(model, tf.constant([4, 0]), data), 0)[0]
     assert model.trainable_variables
     gradients = tape.gradient(loss, model.trainable_variables)
     for variable, gradient in zip(model.trainable_variables, gradients):
@@ -402,7 +445,7 @@ def test_saved_model_gives_the_same_trace(name, tmp_path):
     for weight in model.weights:
         weight.assign(weight + 0.1 * np.abs(rng.normal(size=weight.shape)))
     model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = with_known_class(keras.saving.load_model(tmp_path / "model.keras"))
     assert type(loaded) is type(model) and loaded.get_config() == model.get_config()
     for a, b in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -432,14 +475,15 @@ def test_a_few_steps_raise_the_bound(name):
     """
     model, x = new_model(name), images(name)
     is_compiled = name in ("vae", "ladder vae one layer")
-    model.compile(keras.optimizers.Adam(1e-2), Objective(), run_eagerly=not is_compiled)
+    objective, batch = objective_and_batch(name, x)
+    model.compile(keras.optimizers.Adam(1e-2), objective, run_eagerly=not is_compiled)
 
     def bound():
         trace = model.trace(x, noise=model.noise(8, BATCH, 50))
         return float(tf.reduce_mean(bounds.importance_weighted(trace)))
 
     before = bound()
-    data = tf.data.Dataset.from_tensors(x).repeat(4)
+    data = tf.data.Dataset.from_tensors(batch).repeat(4)
     history = model.fit(data, epochs=1, verbose=0).history
     assert int(model.optimizer.iterations) == 4
     assert np.isfinite(history["bound"]).all()
@@ -448,7 +492,7 @@ def test_a_few_steps_raise_the_bound(name):
         assert np.abs(layer.moving_variance - 1.0).min() > 0
 
 
-@each_model
+@pytest.mark.parametrize("name", [name for name in CASES if name not in SEMI_SUPERVISED])
 def test_call_reconstructs(name):
     """`model(x)` is the mean of p(x|z) with z from q(z|x), drawn from the model's stream."""
     model, x = model_of(name), images(name)
@@ -473,8 +517,9 @@ def test_generate(name):
     model, case = model_of(name), CASES[name]
     drawn = model.generate(7, seed=3)
     assert drawn.mean.shape == drawn.sample.shape == [7, *case.event_shape]
-    assert {site: z.shape[1:] for site, z in drawn.latents.items()} == model.noise_shapes
     assert list(drawn.latents) == model.generation_order
+    for site, z in drawn.latents.items():
+        assert z.shape == [7, *model.noise_shapes[site]]
     if likelihood(name) == "gaussian":
         assert np.min(drawn.sample) < 0 and np.max(drawn.sample) > 1  # any real number
     else:
@@ -500,7 +545,8 @@ def test_generate_keeps_clamped_latents(name):
         assert clamped.mean.shape == drawn.mean.shape
         for other in drawn.latents.keys() - {site}:
             assert np.abs(clamped.latents[other] - drawn.latents[other]).min() > 0
-    everything = model.generate(latents=drawn.latents, seed=5)
+    classes = {} if drawn.y is None else {"y": drawn.y}
+    everything = model.generate(latents=drawn.latents, seed=5, **classes)
     np.testing.assert_allclose(everything.mean, drawn.mean, rtol=1e-6)
     assert np.abs(everything.sample - drawn.sample).max() > 0
 
@@ -690,6 +736,46 @@ GOLDEN = {
         "z2/log_p": -3.375,
         "z1/log_q": -2.4987,
         "z1/log_p": -3.4188,
+    },
+    "avae": {
+        "log_px": -44.9094,
+        "a1/log_q": -2.8822,
+        "a1/log_p": -3.0293,
+        "z1/log_q": -3.9246,
+        "z1/log_p": -4.3354,
+        "a2/log_q": -2.1455,
+        "a2/log_p": -2.1628,
+        "z2/log_q": -2.9368,
+        "z2/log_p": -3.2396,
+    },
+    "m2": {"log_px": -44.8318, "z/log_q": -3.4032, "z/log_p": -3.7845},
+    "adgm": {
+        "log_px": -44.8666,
+        "a/log_q": -2.2151,
+        "a/log_p": -2.5965,
+        "z/log_q": -3.4789,
+        "z/log_p": -3.847,
+    },
+    "adgm given x": {
+        "log_px": -44.8299,
+        "a/log_q": -2.5909,
+        "a/log_p": -2.6125,
+        "z/log_q": -3.4076,
+        "z/log_p": -3.7904,
+    },
+    "sdgm": {
+        "log_px": -44.5398,
+        "a/log_q": -2.6208,
+        "a/log_p": -2.5627,
+        "z/log_q": -3.4124,
+        "z/log_p": -3.7005,
+    },
+    "cagem": {
+        "log_px": -45.2121,
+        "z1/log_q": -4.6067,
+        "z1/log_p": -4.726,
+        "z2/log_q": -3.4138,
+        "z2/log_p": -3.7056,
     },
 }
 

@@ -47,6 +47,16 @@ _DEEP = {
     "activation": "leaky_rectifier",
     "batch_normalization": "all",
 }
+_SEMI_SUPERVISED = {
+    "num_classes": config_dict.placeholder(int),  # None: the data set's
+    "latent_dim": 100,
+    "hidden_units": (500, 500),
+    "activation": "relu",
+    "batch_normalization": "none",
+    "label_inference": "enumerated",
+    "temperature": 0.5,
+}
+_AUXILIARY = {**_SEMI_SUPERVISED, "auxiliary_dim": 100}
 
 MODELS = {
     "vae": ModelEntry("VAE", "VAE with one latent variable (Kingma & Welling 2014)", _VAE),
@@ -74,6 +84,43 @@ MODELS = {
         "Ladder VAE of L layers (Sønderby et al. 2016b)",
         {**_DEEP, "top_down": "shared", "upward": "hidden"},
     ),
+    "avae": ModelEntry(
+        "AVAE",
+        "auxiliary VAE of L levels (Maaløe et al. 2016)",
+        {
+            **_DEEP,
+            "latent_dims": (64, 32),
+            "hidden_units": (512, 256),
+            "auxiliary_dims": (64, 32),
+            "auxiliary_given_x": False,
+        },
+    ),
+    "m2": ModelEntry(
+        "M2", "semi-supervised VAE with a class (Kingma et al. 2014)", _SEMI_SUPERVISED
+    ),
+    "adgm": ModelEntry(
+        "ADGM",
+        "auxiliary deep generative model, semi-supervised (Maaløe et al. 2016)",
+        {**_AUXILIARY, "auxiliary_given_x": False, "stochastic_auxiliary": True},
+    ),
+    "sdgm": ModelEntry(
+        "SDGM",
+        "skip deep generative model, semi-supervised (Maaløe et al. 2016)",
+        _AUXILIARY,
+    ),
+    "cagem": ModelEntry(
+        "CaGeM",
+        "cluster-aware generative model, with or without labels (Maaløe et al. 2017)",
+        {
+            "num_classes": config_dict.placeholder(int),
+            "latent_dims": (64, 32),
+            "hidden_units": (1024, 512),
+            "activation": "relu",
+            "batch_normalization": "hidden",
+            "label_inference": "enumerated",
+            "temperature": 0.5,
+        },
+    ),
 }
 DEFAULT_MODEL = "vampprior"
 PSEUDO_INPUTS = ("random", "training_images")
@@ -100,6 +147,16 @@ def base_config(model, dataset):
                 "name": dataset,
                 "binarization": config_dict.placeholder(str),  # None: the data set's default
                 "split": config_dict.placeholder(str),
+                "cameras": config_dict.placeholder(str),
+                "dequantization": config_dict.placeholder(str),
+                "min_pixel_std": config_dict.placeholder(float),  # pixels below it are dropped
+            },
+            "labels": {  # of semi-supervised models
+                "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised
+                "seed": 0,  # which images are labelled
+                "batch_size": 100,  # labelled images beside each batch
+                "disjoint": False,  # whether labelled images are left out of the unlabelled ones
+                "weight": 0.1,  # the papers' beta; alpha is beta (N_l + N_u) / N_l
             },
             "objective": {
                 "num_samples": 1,
@@ -136,10 +193,12 @@ def base_config(model, dataset):
             "evaluation": {
                 "num_samples": 5000,
                 "active_unit_samples": 10,
+                "classifier_samples": 100,  # draws behind a class probability
                 "batch_statistics": "running",
             },
             "published": {
                 "log_likelihood": config_dict.placeholder(float),
+                "error_percent": config_dict.placeholder(float),
                 "source": "",
                 "protocol": "",
             },
@@ -254,7 +313,11 @@ def check(config):
         ("training", "patience", 0),
         ("evaluation", "num_samples", 1),
         ("evaluation", "active_unit_samples", 1),
+        ("evaluation", "classifier_samples", 1),
         ("objective", "warmup_epochs", 0),
+        ("labels", "num_labels", 0),
+        ("labels", "seed", 0),
+        ("labels", "batch_size", 1),
     ):
         value = config[section][field]
         if value < least:

@@ -26,7 +26,7 @@ from tfhvae import (
 )
 from tfhvae.data import pipeline
 from tfhvae.errors import RunError
-from tfhvae.objectives import LinearWarmup, Objective
+from tfhvae.objectives import LinearWarmup, Objective, SemiSupervisedObjective
 from tfhvae.progress import bar
 
 _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the same seed
@@ -67,12 +67,14 @@ class Run:
             config.dataset.name,
             data_dir=data_dir,
             seed=config.seed,
-            binarization=config.dataset.binarization,
-            split=config.dataset.split,
+            **{name: value for name, value in config.dataset.items() if name != "name"},
         )
+        self.labelled = self._labelled_images()
         with _one_line_errors():
             self.steps = pipeline.steps_per_epoch(
-                len(self.dataset.train.images), config.training.batch_size
+                len(self.dataset.train.images),
+                config.training.batch_size,
+                len(self.labelled) if config.labels.disjoint else 0,
             )
         if config.training.patience and self.dataset.validation is None:
             raise RunError(
@@ -84,12 +86,11 @@ class Run:
             self.model = build_model(config, self.dataset)
             self.model.compile(
                 training.make_optimizer(config.optimizer, self.steps, config.training.epochs),
-                make_objective(config.objective, self.steps),
+                make_objective(config.objective, self.steps, self._label_weight()),
                 seed=config.seed,
                 jit_compile=self._jit_compile(),
                 steps_per_execution=pipeline.steps_per_execution(self.steps),
             )
-            self.model.optimizer.build(self.model.trainable_variables)
         _initialize_pseudo_inputs(self.model, config, self.dataset)
         self.state = self.checkpoints.restore(self.model) or self._begin()
         self._statistics = {}  # "running" and "recalibrated" -> arrays, for the weights of now
@@ -134,6 +135,10 @@ class Run:
         config, x = self.config.evaluation, self.dataset.test.images
         seed = self.config.seed + _TEST_STREAM
         arrays = evaluation.bound_terms(self.model, x, config.active_unit_samples, seed)
+        if len(self.labelled):
+            arrays["class_probabilities"] = evaluation.classify(
+                self.model, x, config.classifier_samples, seed
+            )
         with contextlib.closing(
             bar(len(x), f"log-likelihood with {config.num_samples} samples", "img")
         ) as progress:
@@ -259,19 +264,17 @@ class Run:
         self._put_statistics("running")
         self._statistics.clear()
         state, dataset = self.state, self.dataset
-        batches = pipeline.training_batches(
-            dataset.train.images,
-            config.batch_size,
-            self.config.seed,
-            first_epoch=state.epoch,
-            binarization=dataset.binarization,
-        )
+        batches = self._training_batches(config)
         held_out, part = "validation", dataset.validation
         if part is None and config.test_curve:
             held_out, part = "test", dataset.test
         validation = validation_steps = None
         if part is not None:
-            validation = pipeline.evaluation_batches(part.images, max(config.batch_size, 500))
+            validation = pipeline.evaluation_batches(
+                part.images,
+                max(config.batch_size, 500),
+                labels=part.labels if len(self.labelled) else None,
+            )
         callbacks = [
             training.Recorder(
                 state,
@@ -320,6 +323,63 @@ class Run:
                 "another worker has stopped; start all of them again with the same command"
             ) from error
 
+    def _training_batches(self, config):
+        images, labels = self.dataset.train.images, self.config.labels
+        common = {
+            "seed": self.config.seed,
+            "first_epoch": self.state.epoch,
+            "binarization": self.dataset.binarization,
+        }
+        if not len(self.labelled):
+            return pipeline.training_batches(images, config.batch_size, **common)
+        return pipeline.semi_supervised_batches(
+            images,
+            self.dataset.train.labels,
+            self.labelled,
+            config.batch_size,
+            labels.batch_size,
+            disjoint=labels.disjoint,
+            **common,
+        )
+
+    def _labelled_images(self):
+        """Indices of the labelled training images; none of an unsupervised run."""
+        config, dataset = self.config, self.dataset
+        count = config.labels.num_labels
+        has_classes = issubclass(self.model_class, models.SemiSupervisedModel)
+        if count and not has_classes:
+            raise RunError(
+                f"expected num_labels=0 for {config.model.name}, which has no classes. "
+                f"Received: {count}"
+            )
+        if has_classes and config.model.num_classes is None and dataset.num_classes is None:
+            raise RunError(
+                f"{dataset.name} has no classes: expected --config.model.num_classes, the number "
+                "of clusters"
+            )
+        if not count:
+            return np.zeros([0], np.int64)
+        if dataset.train.labels is None:
+            raise RunError(f"expected num_labels=0 for {dataset.name}, which has no labels")
+        if config.model.num_classes not in (None, dataset.num_classes):
+            raise RunError(
+                f"expected model.num_classes of {dataset.num_classes}, the classes of "
+                f"{dataset.name}, where there are labels. Received: {config.model.num_classes}"
+            )
+        if self.hardware.distribute != "none":
+            raise RunError(
+                "training with labels on several replicas is not built: expected distribute='none'"
+            )
+        return data.labelled_subset(
+            dataset.train.labels, count, config.labels.seed, dataset.num_classes
+        )
+
+    def _label_weight(self):
+        """alpha of `SemiSupervisedObjective`; None for an unsupervised run."""
+        if not len(self.labelled):
+            return None
+        return self.config.labels.weight * len(self.dataset.train.images) / len(self.labelled)
+
     def _jit_compile(self):
         if self.hardware.jit_compile is not None:
             return self.hardware.jit_compile
@@ -349,9 +409,10 @@ class Run:
         path = self.path("config.json")
         if not os.path.exists(path):
             return
+        # Fields that are newer than the folder have their defaults there.
         ours, theirs = (
-            configuration.flatten(comparable(values))
-            for values in (json.loads(configuration.to_json(self.config)), files.read_json(path))
+            configuration.flatten(comparable(json.loads(configuration.to_json(config))))
+            for config in (self.config, configuration.from_json(path))
         )
         different = [
             f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
@@ -417,6 +478,7 @@ class Run:
             "collapse/dead_layers": [
                 site for site in sites if site in states and not states[site].active.any()
             ],
+            **self._classification(arrays),
             "test/batch_statistics": self._batch_statistics(),
             "test/images": len(arrays["log_likelihood"]),
             "train_images": len(self.dataset.train.images),
@@ -430,10 +492,26 @@ class Run:
             else f"stopped after {state.epoch} of {config.training.epochs} epochs",
             "train_seconds": round(state.train_seconds, 1),
             "published/log_likelihood": config.published.log_likelihood,
+            "published/error_percent": config.published.error_percent,
             "published/source": config.published.source,
             "published/protocol": config.published.protocol,
             "command": self._training_command(),
             "commit": commit(),
+        }
+
+    def _classification(self, arrays):
+        """What a run with labels adds to its summary."""
+        if not len(self.labelled):
+            return {}
+        wrong = arrays["class_probabilities"].argmax(-1) != self.dataset.test.labels
+        mean, error = evaluation.mean_and_standard_error(100.0 * wrong)
+        return {
+            "test/error_percent": mean,
+            "test/error_percent_stderr": error,
+            "test/classifier_samples": self.config.evaluation.classifier_samples,
+            "num_labels": len(self.labelled),
+            "label_seed": self.config.labels.seed,
+            "label_weight_alpha": self._label_weight(),
         }
 
     def _count(self, site, units):
@@ -548,6 +626,8 @@ def build_model(config, dataset):
     arguments = dict(config.model)
     class_name = configuration.MODELS[arguments.pop("name")].class_name
     arguments.pop("pseudo_inputs", None)  # how they begin, which is not the model's concern
+    if "num_classes" in arguments and arguments["num_classes"] is None:
+        arguments["num_classes"] = dataset.num_classes
     return getattr(models, class_name)(
         event_shape=dataset.image_shape,
         likelihood=dataset.likelihood,
@@ -556,14 +636,14 @@ def build_model(config, dataset):
     )
 
 
-def make_objective(config, steps):
-    """The `Objective` of `config.objective`."""
+def make_objective(config, steps, alpha=None):
+    """The `Objective` of `config.objective`; with `alpha`, the semi-supervised one."""
     beta = (
         LinearWarmup(config.warmup_epochs, steps, config.warmup_start, config.warmup_per)
         if config.warmup_epochs
         else 1.0
     )
-    return Objective(
+    settings = (
         config.num_samples,
         config.num_importance,
         config.kl,
@@ -571,6 +651,7 @@ def make_objective(config, steps):
         config.free_bits,
         config.gradient,
     )
+    return Objective(*settings) if alpha is None else SemiSupervisedObjective(*settings, alpha)
 
 
 def commit():

@@ -25,6 +25,16 @@ def print_summary(summary):
             f"published ({summary['published/source']})",
             f"{summary['published/log_likelihood']:.2f} nats",
         )
+    if "test/error_percent" in summary:
+        table.add_row(
+            f"classification error, {summary['num_labels']} labels",
+            f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %",
+        )
+        if summary["published/error_percent"] is not None:
+            table.add_row(
+                f"published ({summary['published/source']})",
+                f"{summary['published/error_percent']:.2f} %",
+            )
     table.add_row("ELBO", f"{summary['test/elbo']:.2f} nats")
     table.add_row("log p(x|z)", f"{summary['test/log_px']:.2f} nats")
     for name in summary:

@@ -1,11 +1,14 @@
 """Models. Each turns a batch into a `Trace` and generates images."""
 
+from tfhvae.models.auxiliary import AVAE
 from tfhvae.models.base import Generation, LatentVariableModel
+from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.deep import DeepVAE, LadderVAE, ProbabilisticLadder
+from tfhvae.models.semi_supervised import ADGM, M2, SDGM, SemiSupervisedModel
 from tfhvae.models.two_level import HVAE, ConvHVAE
 from tfhvae.models.vae import VAE
 
-MODELS = (VAE, HVAE, ConvHVAE, DeepVAE, ProbabilisticLadder, LadderVAE)
+MODELS = (VAE, HVAE, ConvHVAE, DeepVAE, ProbabilisticLadder, LadderVAE, AVAE, M2, ADGM, SDGM, CaGeM)
 
 __all__ = [
     "MODELS",
@@ -15,6 +18,12 @@ __all__ = [
     "DeepVAE",
     "ProbabilisticLadder",
     "LadderVAE",
+    "AVAE",
+    "M2",
+    "ADGM",
+    "SDGM",
+    "CaGeM",
     "Generation",
     "LatentVariableModel",
+    "SemiSupervisedModel",
 ]

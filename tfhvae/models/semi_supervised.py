@@ -135,6 +135,14 @@ class SemiSupervisedModel(LatentVariableModel):
         is_enumerated = y is None and self.label_inference == "enumerated"
         return tensor[:, tf.newaxis] if is_enumerated and tensor is not None else tensor
 
+    def lift_value(self, value, y):
+        """A given value `[S, B, units]`, or None, as that of every class: `[S, Y, B, units]` where
+        y is enumerated."""
+        value = self.lift(value, y)
+        if value is None or value.shape.rank == 3:
+            return value
+        return tf.tile(value, [1, self.num_classes, 1, 1])
+
     def classes(self, num_samples, y, seed):
         """`[N]` classes: those given, or draws from the uniform p(y)."""
         if y is not None:
@@ -261,7 +269,7 @@ class M2(_DenseSemiSupervisedModel):
             self.class_log_probs(x, noise, training=training), y, noise
         )
         q_z = self.q_z([image, vectors], training=training)[0]
-        z = draw(q_z, STANDARD_NORMAL, self.lift(noise["z"], y), self.lift(value, y))
+        z = draw(q_z, STANDARD_NORMAL, self.lift(noise["z"], y), self.lift_value(value, y))
         p_x = self.decode({"z": z.value, "y": vectors}, training)
         return Trace({"z": z}, p_x.log_prob(x), self.label(log_q, self._log_prior, y))
 
@@ -326,7 +334,7 @@ class ADGM(_DenseSemiSupervisedModel):
 
     @property
     def generation_order(self):
-        return list(self.noise_shapes)[::-1]
+        return ["z", "a"] if self.is_skip else ["z"]
 
     def _infer_auxiliary(self, image, noise, value, training):
         """`(loc, scale)` of q(a|x) `[B, A]`, and the draw `[S, B, A]`."""
@@ -359,7 +367,8 @@ class ADGM(_DenseSemiSupervisedModel):
         log_q_y = self._class_log_probs([a, image], training)  # [S, B, Y]
         vectors, log_q = self.infer_class(log_q_y, y, noise)
         q_z = self.q_z([self.lift(a, y), image, vectors], training=training)[0]
-        z = draw(q_z, STANDARD_NORMAL, self.lift(noise["z"], y), self.lift(values.get("z"), y))
+        value = self.lift_value(values.get("z"), y)
+        z = draw(q_z, STANDARD_NORMAL, self.lift(noise["z"], y), value)
         sites, latents = {}, {"a": self.lift(a, y), "z": z.value, "y": vectors}
         if self.stochastic_auxiliary:
             p_a = self.prior_a(z.value, vectors, image, training)

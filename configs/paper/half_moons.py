@@ -1,0 +1,28 @@
+"""Two half-moons with three labels in each class (Maaløe et al. 2016, section 4.2): the ADGM is near
+0 % error after 10 epochs, the model without `a` needs more than 100.
+
+    python run_experiment.py --config=configs/paper/half_moons.py:adgm
+    python run_experiment.py --config=configs/paper/half_moons.py:m2
+
+Variants: adgm and m2. Time on two cores: under a minute. Expected: below 1 % error (adgm).
+"""
+
+from tfhvae.configuration import base_config, check_name
+
+VARIANTS = ("adgm", "m2")
+
+
+def get_config(variant="adgm"):
+    check_name("variant", variant, VARIANTS)
+    config = base_config(variant, "half_moons")
+    config.model.hidden_units = (100, 100)
+    config.model.latent_dim = 10
+    if variant == "adgm":
+        config.model.auxiliary_dim = 10
+    config.labels.num_labels = 6
+    config.optimizer.learning_rate = 3e-4
+    config.training.epochs = 10
+    config.evaluation.num_samples = 100
+    config.published.error_percent = 0.0 if variant == "adgm" else None
+    config.published.source = "Maaløe et al. 2016" if variant == "adgm" else ""
+    return config
