@@ -38,6 +38,18 @@ def history(epochs=EPOCHS):
     }
 
 
+def ring_potential(z):
+    return 2.0 * (np.linalg.norm(z, axis=-1) - 2.0) ** 2
+
+
+def grid(num_classes=2):
+    """Probabilities of classes that lie side by side along x."""
+    x, y = np.linspace(-1.0, 2.0, 31), np.linspace(-1.0, 1.0, 11)
+    distances = np.abs(x[:, np.newaxis] - np.linspace(-0.5, 1.5, num_classes))  # [W, Y]
+    likely = np.exp(-5.0 * distances)
+    return x, y, np.tile(likely / likely.sum(-1, keepdims=True), (11, 1, 1))
+
+
 # The one list of functions, each with the smallest and an ordinary input.
 CALLS = {
     "image_grid/one": lambda: plotting.image_grid(images(1, 8, 8, 1), title="One", labels=[3]),
@@ -56,6 +68,14 @@ CALLS = {
     ),
     "interpolations/pair": lambda: plotting.interpolations(images(1, 2, 8, 8, 1)),
     "interpolations/colour": lambda: plotting.interpolations(images(3, 5, 32, 32, 3), "Walks"),
+    "class_conditional/one": lambda: plotting.class_conditional(images(1, 1, 8, 8, 1)),
+    "class_conditional/named": lambda: plotting.class_conditional(
+        images(3, 4, 28, 28, 3), ["a", "a name of some length", "b", "c"]
+    ),
+    "analogies/one": lambda: plotting.analogies(images(1, 8, 8, 1), images(1, 2, 8, 8, 1)),
+    "analogies/predicted": lambda: plotting.analogies(
+        images(3, 8, 8, 3), images(3, 4, 8, 8, 3), [3, 0, 1], ["a", "b", "c", "d"]
+    ),
     "pseudo_inputs/plain": lambda: plotting.pseudo_inputs(images(4, 28, 28, 1)),
     "pseudo_inputs/weights": lambda: plotting.pseudo_inputs(images(3, 8, 8, 1), [0.2, 0.5, 0.3]),
     "training_curves/all": lambda: plotting.training_curves(history()),
@@ -63,6 +83,15 @@ CALLS = {
         {name.replace("val_", "test_"): column for name, column in history().items()}
     ),
     "training_curves/one_epoch": lambda: plotting.training_curves({"bound": [-90.0]}),
+    "error_curve/one_epoch": lambda: plotting.error_curve({"error_percent": [0.0]}),
+    "error_curve/published": lambda: plotting.error_curve(
+        {
+            "epoch": EPOCHS,
+            "error_percent": 60.0 * np.exp(-EPOCHS),
+            "test_error_percent": np.where(EPOCHS % 10 == 0, 100.0 / EPOCHS, np.nan),
+        },
+        0.96,
+    ),
     "unit_kl_over_time/one_epoch": lambda: plotting.unit_kl_over_time({"z": np.ones((1, 2))}),
     "unit_kl_over_time/one_unit": lambda: plotting.unit_kl_over_time({"z": np.ones((3, 1))}),
     "unit_kl_over_time/two": lambda: plotting.unit_kl_over_time(
@@ -84,6 +113,35 @@ CALLS = {
     "latent_pca/many_classes": lambda: plotting.latent_pca(
         {"z": images(90, 3)}, np.arange(90) % 30
     ),
+    "latent_mesh/unlabelled": lambda: plotting.latent_mesh(
+        images(2, 2, 8, 8, 1), images(2, 2, 8, 8, 1), images(1, 2)
+    ),
+    "latent_mesh/named": lambda: plotting.latent_mesh(
+        images(4, 4, 8, 6, 3), images(4, 4, 8, 6, 3), 3.0 * images(9, 2), np.arange(9) % 3, "abc"
+    ),
+    "half_moons/plain": lambda: plotting.half_moons(images(4, 2), images(1, 2)),
+    "half_moons/two": lambda: plotting.half_moons(
+        images(40, 2),
+        9.0 * images(30, 2, seed=1),
+        np.arange(40) % 2,
+        np.arange(30) % 2,
+        grid(),
+        images(6, 2, seed=2),
+        1.25,
+        ["top", "bottom"],
+    ),
+    "half_moons/three": lambda: plotting.half_moons(
+        images(6, 2), images(6, 2), np.arange(6) % 3, np.arange(6) % 3, grid(3)
+    ),
+    "density_2d/one": lambda: plotting.density_2d(ring_potential, [[9.0, 9.0]]),
+    "density_2d/many": lambda: plotting.density_2d(
+        ring_potential, 4.0 * images(500, 2) - 2.0, (-2.5, 2.5), 20
+    ),
+    "confusion_matrix/one": lambda: plotting.confusion_matrix([0], [0]),
+    "confusion_matrix/named": lambda: plotting.confusion_matrix(
+        [0, 2, 2], [0, 1, 2], ["top", "a name of some length", "bottom"]
+    ),
+    "confusion_matrix/many": lambda: plotting.confusion_matrix(np.arange(50), np.arange(50) % 30),
     "log_likelihood_histogram/one": lambda: plotting.log_likelihood_histogram([-90.0]),
     "log_likelihood_histogram/reference": lambda: plotting.log_likelihood_histogram(
         -80.0 - images(50), reference=-82.9
@@ -472,6 +530,136 @@ class TestLatentPCA:
         assert len({(h.get_color(), h.get_marker()) for h in handles}) == 30
 
 
+class TestClasses:
+    @pytest.mark.parametrize("name", ["class_conditional/named", "analogies/predicted"])
+    def test_names_stand_above_their_columns_inside_the_figure(self, figures, name):
+        height, width, _ = plotting.to_rgb_array(figures[name]).shape
+        places = [text.xy for text in figures[name].axes[0].texts]
+        assert len({y for _, y in places}) == 1 and places == sorted(places)
+        boxes = [box for _, box in visible_texts(figures[name])]
+        assert all(0 <= b.x0 <= b.x1 <= width and 0 <= b.y0 <= b.y1 <= height for b in boxes)
+        titles = [box for text, box in visible_texts(figures[name]) if box.y1 == max(
+            b.y1 for b in boxes)]  # fmt: skip
+        assert len(titles) == 1 and titles[0].y0 > sorted(b.y1 for b in boxes)[-2]
+
+    def test_columns_are_classes(self):
+        data = images(2, 3, 8, 8, 1)
+        figure = plotting.class_conditional(data)
+        shown = tiles(sheet(figure)[0], 8, 2, 3)
+        np.testing.assert_allclose(shown, data.reshape(6, 8, 8), atol=1e-7)
+        assert [text.get_text() for text in figure.axes[0].texts] == ["0", "1", "2"]
+
+    def test_analogies_stand_apart_from_the_originals_and_the_prediction_is_framed(self):
+        originals, data = images(2, 8, 8, 1), images(2, 3, 8, 8, 1, seed=1)
+        figure = plotting.analogies(originals, data, [2, 0], ["a", "b", "c"])
+        array, _ = sheet(figure)
+        ax = figure.axes[0]
+        lefts = [round(text.xy[0] - 3.5) for text in ax.texts]
+        assert [text.get_text() for text in ax.texts] == ["image", "a", "b", "c"]
+        assert np.diff(lefts)[0] > np.diff(lefts)[1] == np.diff(lefts)[2] > 8
+        for row, top in enumerate((0, len(array) - 8)):
+            drawn = [array[top : top + 8, left : left + 8] for left in lefts]
+            expected = np.concatenate([originals[row : row + 1], data[row]])[..., 0]
+            np.testing.assert_allclose(drawn, expected, atol=1e-7)
+        centres = [(p.get_x() + p.get_width() / 2, p.get_y() + p.get_height() / 2)
+                   for p in ax.patches]  # fmt: skip
+        np.testing.assert_allclose(
+            centres, [(lefts[3] + 3.5, 3.5), (lefts[1] + 3.5, len(array) - 4.5)]
+        )
+
+    def test_confusions_are_counted(self):
+        labels = np.repeat([0, 1, 2], [5, 3, 2])
+        predictions = [0, 0, 0, 0, 2, 1, 1, 0, 2, 2]
+        figure = plotting.confusion_matrix(labels, predictions, ["a", "b", "c"])
+        (ax,) = figure.axes
+        cells = {text.get_position()[::-1]: text.get_text() for text in ax.texts}
+        assert cells == {(0, 0): "4", (0, 2): "1", (1, 0): "1", (1, 1): "2", (2, 2): "2"}
+        shares = ax.images[0].get_array()
+        np.testing.assert_allclose(shares, [[0.8, 0, 0.2], [1 / 3, 2 / 3, 0], [0, 0, 1]])
+        assert figure.get_suptitle() == "Confusion matrix: error 20.00 % (2 of 10)"
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+        assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first class is on top
+
+    def test_many_classes_have_colours_only(self, figures):
+        (ax,) = figures["confusion_matrix/many"].axes
+        assert not ax.texts and ax.images[0].get_array().shape == (50, 50)
+
+    def test_errors_join_the_finite_values_and_stand_in_the_legend(self, figures):
+        (ax,) = figures["error_curve/published"].axes
+        training, test, published = ax.lines
+        np.testing.assert_array_equal(training.get_xdata(), EPOCHS)
+        np.testing.assert_array_equal(
+            test.get_xydata(), [[10, 10], [20, 5], [30, 10 / 3], [40, 2.5]]
+        )
+        assert set(published.get_ydata()) == {0.96} and published.is_dashed()
+        assert legend_texts(ax) == [
+            "training (labelled), last 0.00 %", "test, last 2.50 %", "published 0.96 %",
+        ]  # fmt: skip
+        assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1] < 60
+
+    def test_a_published_error_above_ours_is_in_sight(self):
+        (ax,) = plotting.error_curve({"val_error_percent": [2.0, 1.0]}, 50.0).axes
+        assert ax.get_ylim()[1] > 50
+
+    def test_mesh_is_drawn_upwards_where_its_latents_are(self):
+        data = np.arange(4).reshape(2, 2, 1, 1, 1) / 4 * np.ones((1, 1, 8, 8, 1))
+        points = images(20, 2)
+        left, middle, right = plotting.latent_mesh(data, 1 - data, points, limits=(-2, 2)).axes
+        for ax, expected in ((left, data), (right, 1 - data)):
+            shown = np.asarray(ax.images[0].get_array())
+            assert shown.shape == (16, 16)
+            for row, column in np.ndindex(2, 2):  # row 0 at the bottom
+                tile = shown[8 - 8 * row : 16 - 8 * row, 8 * column : 8 * column + 8]
+                np.testing.assert_allclose(tile, expected[row, column, ..., 0])
+            assert ax.images[0].get_extent() == [-4, 4, -4, 4]  # centres at -2 and 2
+        (frame,) = middle.patches
+        assert (frame.get_x(), frame.get_width()) == (-4, 8)
+        drawn = np.asarray(middle.collections[0].get_offsets())
+        np.testing.assert_array_equal(np.sort(drawn, 0), np.sort(points, 0))
+
+    def test_boundary_lies_where_two_classes_are_equally_likely(self, figures):
+        figure = figures["half_moons/two"]
+        left, right = figure.axes
+        (lines,) = (c for c in left.collections if c.get_array() is not None and c.get_paths()
+                    and hasattr(c, "levels"))  # fmt: skip
+        np.testing.assert_allclose(lines.get_paths()[0].vertices[:, 0], 0.5, atol=1e-6)
+        assert left.get_title(loc="left") == "test points by predicted class, error 1.25 %"
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert names == ["top", "bottom", "labelled"]
+        black = [c for c in left.collections if len(c.get_offsets()) == 6]
+        assert len(black) == 1 and (black[0].get_facecolors() == [0, 0, 0, 1]).all()
+        assert left.get_xlim() == right.get_xlim() == (-1.0, 2.0)
+        samples = 9.0 * images(30, 2, seed=1)
+        outside = ((samples > [2.0, 1.0]) | (samples < [-1.0, -1.0])).any(1).sum()
+        assert right.get_title(loc="right") == f"{outside} points outside"
+
+    def test_every_class_has_its_region(self, figures):
+        left = figures["half_moons/three"].axes[0]
+        regions = left.collections[0].get_array()
+        assert set(np.unique(regions)) == {0, 1, 2}
+        assert sum(hasattr(c, "levels") for c in left.collections) == 3
+
+    def test_densities_are_normalised_and_of_one_scale(self, figures):
+        ax, samples = figures["density_2d/many"].axes[:2]
+        area = 0.25**2
+        for image in (ax.images[0], samples.images[0]):
+            np.testing.assert_allclose(image.get_array().sum() * area, 1.0)
+        assert ax.images[0].get_clim() == samples.images[0].get_clim()
+        assert ax.images[0].get_array().argmax() // 20 in range(20)
+        shown = ax.images[0].get_array()
+        assert shown[10, 2] > 5 * shown[10, 10]  # a ring
+        assert not samples.get_title(loc="right")
+        outside = figures["density_2d/one"].axes[1]
+        assert outside.get_title(loc="right") == "1 sample outside"
+
+    def test_samples_are_counted_where_they_lie(self):
+        figure = plotting.density_2d(ring_potential, [[1.9, -1.9]] * 3, (-2.0, 2.0), 4)
+        counts = figure.axes[1].images[0]
+        assert counts.origin == "lower"
+        row, column = np.unravel_index(counts.get_array().argmax(), (4, 4))
+        assert (row, column) == (0, 3)
+
+
 class TestNumbers:
     def test_mean_and_standard_error_of_the_histogram(self):
         values = np.array([-80.0, -90.0, -100.0, -90.0])
@@ -704,6 +892,47 @@ REFUSED = {
         lambda: plotting.depth_study({"a": [[1, np.nan]]}, {"a": [[1, 2.0]]}),
         r"finite elbo\['a'\]",
     ),
+    "class names": (
+        lambda: plotting.class_conditional(GREY[None], ["a"]),
+        "one name per class, 2, received: 1",
+    ),
+    "originals": (
+        lambda: plotting.analogies(GREY[:1], GREY[:, None]),
+        "one original per row",
+    ),
+    "framed class": (
+        lambda: plotting.analogies(GREY, GREY[:, None], [0, 1]),
+        r"predictions in \[0, 1\), received: 0 to 1",
+    ),
+    "counts": (
+        lambda: plotting.confusion_matrix([0, 1], [0]),
+        r"integer predictions \[2\].*\(1,\)",
+    ),
+    "no labels": (lambda: plotting.confusion_matrix([], []), "labels"),
+    "negative": (lambda: plotting.confusion_matrix([-1], [0]), "labels in .*received: -1"),
+    "error": (
+        lambda: plotting.error_curve({"error_percent": [1.0]}, 101.0),
+        r"published to be in \[0, 100\]",
+    ),
+    "no error": (lambda: plotting.error_curve({"bound": [1.0]}), "received: .'bound'"),
+    "mesh": (
+        lambda: plotting.latent_mesh(images(2, 3, 8, 8, 1), images(2, 3, 8, 8, 1), images(1, 2)),
+        "two square sheets",
+    ),
+    "mesh points": (
+        lambda: plotting.latent_mesh(images(2, 2, 8, 8, 1), images(2, 2, 8, 8, 1), images(1, 3)),
+        r"points \[N, 2\], received: shape \(1, 3\)",
+    ),
+    "space": (lambda: plotting.half_moons(images(2, 3), images(2, 2)), "points of the plane"),
+    "grid": (
+        lambda: plotting.half_moons(images(2, 2), images(2, 2), grid=(*grid()[1::-1], grid()[2])),
+        r"probabilities \[31, 11, Y\]",
+    ),
+    "potential": (
+        lambda: plotting.density_2d(lambda z: z, images(2, 2)),
+        r"potential to return \[80, 80\]",
+    ),
+    "solid": (lambda: plotting.density_2d(ring_potential, images(2, 3)), r"samples \[N, 2\]"),
     "threshold": (lambda: plotting.active_units({"z": [1.0]}, threshold=0.0), "threshold > 0"),
     "suffix": (lambda: plotting.save(Figure(), "figure.jpg"), r'"\.png".*figure\.jpg'),
 }

@@ -21,6 +21,7 @@ class ModelEntry:
     class_name: str
     summary: str
     fields: dict
+    classifier: str | None = None  # fitted to the latents of labelled images, after training
 
 
 _PRIOR = {
@@ -97,6 +98,26 @@ MODELS = {
     ),
     "m2": ModelEntry(
         "M2", "semi-supervised VAE with a class (Kingma et al. 2014)", _SEMI_SUPERVISED
+    ),
+    "m1_svm": ModelEntry(
+        "VAE",
+        "M1: a VAE, and a support vector machine on its latents (Kingma et al. 2014)",
+        _VAE,
+        classifier="svm",
+    ),
+    "m1_m2": ModelEntry(
+        "M1M2",
+        "M2 on the latents of a VAE that is trained first (Kingma et al. 2014)",
+        {
+            "num_classes": config_dict.placeholder(int),
+            "m1_latent_dim": 50,
+            "m1_hidden_units": (500, 500),
+            "latent_dim": 50,
+            "hidden_units": (300,),
+            "activation": "softplus",
+            "label_inference": "enumerated",
+            "temperature": 0.5,
+        },
     ),
     "adgm": ModelEntry(
         "ADGM",
@@ -183,6 +204,7 @@ def base_config(model, dataset):
             "training": {
                 "epochs": 100,
                 "batch_size": 100,
+                "m1_epochs": 100,  # of the first stage of m1_m2
                 "patience": 0,  # epochs without a better validation bound, counted after warm-up; 0: no early stopping
                 "mixed_precision": False,
                 "checkpoint_seconds": 30.0,
@@ -204,6 +226,22 @@ def base_config(model, dataset):
             },
         }
     )
+
+
+def first_stage(config):
+    """The configuration of M1, the VAE that an `m1_m2` run trains first."""
+    stage = base_config("vae", config.dataset.name)
+    stage.seed = config.seed
+    stage.dataset.update(config.dataset.to_dict())
+    stage.optimizer.update(config.optimizer.to_dict())
+    stage.training.update(config.training.to_dict())
+    stage.training.epochs, stage.training.patience = config.training.m1_epochs, 0
+    stage.model.latent_dim = config.model.m1_latent_dim
+    stage.model.hidden_units = config.model.m1_hidden_units
+    stage.model.gated = False
+    stage.model.activation = config.model.activation
+    stage.evaluation.update(config.evaluation.to_dict())
+    return stage
 
 
 def tomczak_welling(model, dataset, prior, log_likelihood):
@@ -310,6 +348,7 @@ def check(config):
     for section, field, least in (
         ("training", "epochs", 1),
         ("training", "batch_size", 1),
+        ("training", "m1_epochs", 1),
         ("training", "patience", 0),
         ("evaluation", "num_samples", 1),
         ("evaluation", "active_unit_samples", 1),

@@ -142,6 +142,50 @@ def classify(model, x, num_samples=100, seed=0, batch_size=200):
     )
 
 
+def classify_latents(model, x_labelled, y, x, num_classes):
+    """A support vector machine on posterior means: M1 with a plain (inductive) SVM.
+
+    The kernel is Gaussian; C and the kernel's width are chosen by cross-validation within the
+    labelled images.
+
+    Args:
+      x_labelled: `[L, *event]`, at least two of every class.
+      y: integers `[L]`.
+      x: `[N, *event]`.
+
+    Returns:
+      `[N, num_classes]`, ones and zeros.
+    """
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    def latents(images):
+        @tf.function(reduce_retracing=True)
+        def means(batch):
+            trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
+            return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
+
+        batches = (
+            tf.constant(images[i : i + 1000], tf.float32) for i in range(0, len(images), 1000)
+        )
+        return np.concatenate([means(batch).numpy() for batch in batches])
+
+    folds = min(5, np.unique(y, return_counts=True)[1].min())
+    if folds < 2:
+        raise ValueError(
+            "expected at least two labelled images of every class for cross-validation"
+        )
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), SVC()),
+        {"svc__C": np.logspace(-1, 3, 5), "svc__gamma": np.logspace(-4, 0, 9)},
+        cv=int(folds),
+    )
+    search.fit(latents(x_labelled), y)
+    return np.eye(num_classes)[search.predict(latents(x))]
+
+
 def mean_and_standard_error(values):
     """Mean and its standard error over examples."""
     values = np.asarray(values, np.float64)

@@ -46,13 +46,16 @@ class Run:
       data_dir: folder with a data set's original files; None downloads what can be downloaded.
       hardware_options: a `hardware.Hardware`; None for its defaults.
       command: the command line that repeats the run, for its summary.
+      dataset: the data set, where it is loaded already.
 
     Raises:
       RunError, DataError: for everything that a person can mend, in one line, before anything is
         lost.
     """
 
-    def __init__(self, config, workdir, data_dir=None, hardware_options=None, command=None):
+    def __init__(
+        self, config, workdir, data_dir=None, hardware_options=None, command=None, dataset=None
+    ):
         configuration.check(config)
         self.config = config
         self.workdir = workdir
@@ -63,7 +66,7 @@ class Run:
         self._check_workdir()
         self.strategy = hardware.set_up(self.hardware, config.training.mixed_precision)
         self.is_chief = hardware.is_chief(self.strategy)
-        self.dataset = data.load(
+        self.dataset = dataset or data.load(
             config.dataset.name,
             data_dir=data_dir,
             seed=config.seed,
@@ -121,6 +124,8 @@ class Run:
 
     def _train(self):
         config = self.config.training
+        if isinstance(self.model, models.M1M2) and not self.state.epoch:
+            self._train_first_stage()
         if not self.has_trained:
             self._fit(config)
         self._use_final_weights()
@@ -136,9 +141,7 @@ class Run:
         seed = self.config.seed + _TEST_STREAM
         arrays = evaluation.bound_terms(self.model, x, config.active_unit_samples, seed)
         if len(self.labelled):
-            arrays["class_probabilities"] = evaluation.classify(
-                self.model, x, config.classifier_samples, seed
-            )
+            arrays["class_probabilities"] = self._classify(x, seed)
         with contextlib.closing(
             bar(len(x), f"log-likelihood with {config.num_samples} samples", "img")
         ) as progress:
@@ -273,7 +276,7 @@ class Run:
             validation = pipeline.evaluation_batches(
                 part.images,
                 max(config.batch_size, 500),
-                labels=part.labels if len(self.labelled) else None,
+                labels=part.labels if self._trains_with_labels else None,
             )
         callbacks = [
             training.Recorder(
@@ -330,7 +333,7 @@ class Run:
             "first_epoch": self.state.epoch,
             "binarization": self.dataset.binarization,
         }
-        if not len(self.labelled):
+        if not self._trains_with_labels:
             return pipeline.training_batches(images, config.batch_size, **common)
         return pipeline.semi_supervised_batches(
             images,
@@ -347,7 +350,7 @@ class Run:
         config, dataset = self.config, self.dataset
         count = config.labels.num_labels
         has_classes = issubclass(self.model_class, models.SemiSupervisedModel)
-        if count and not has_classes:
+        if count and not (has_classes or self._entry.classifier):
             raise RunError(
                 f"expected num_labels=0 for {config.model.name}, which has no classes. "
                 f"Received: {count}"
@@ -361,7 +364,7 @@ class Run:
             return np.zeros([0], np.int64)
         if dataset.train.labels is None:
             raise RunError(f"expected num_labels=0 for {dataset.name}, which has no labels")
-        if config.model.num_classes not in (None, dataset.num_classes):
+        if has_classes and config.model.num_classes not in (None, dataset.num_classes):
             raise RunError(
                 f"expected model.num_classes of {dataset.num_classes}, the classes of "
                 f"{dataset.name}, where there are labels. Received: {config.model.num_classes}"
@@ -374,9 +377,40 @@ class Run:
             dataset.train.labels, count, config.labels.seed, dataset.num_classes
         )
 
+    @property
+    def _trains_with_labels(self):
+        """Whether labels take part in training, and not only in what is fitted afterwards."""
+        return bool(len(self.labelled)) and self._entry.classifier is None
+
+    def _classify(self, x, seed):
+        """Class probabilities `[N, Y]` of images `[N, *event]`."""
+        if self._entry.classifier is None:
+            samples = self.config.evaluation.classifier_samples
+            return evaluation.classify(self.model, x, samples, seed)
+        train = self.dataset.train
+        with _one_line_errors():
+            return evaluation.classify_latents(
+                self.model,
+                train.images[self.labelled],
+                train.labels[self.labelled],
+                x,
+                self.dataset.num_classes,
+            )
+
+    def _train_first_stage(self):
+        """Trains M1 in the folder `m1`, or goes on with it, and puts its weights in."""
+        stage = Run(
+            configuration.first_stage(self.config),
+            self.path("m1"),
+            hardware_options=self.hardware,
+            dataset=self.dataset,
+        )
+        stage.train()
+        self.model.m1.set_weights(stage.model.get_weights())
+
     def _label_weight(self):
         """alpha of `SemiSupervisedObjective`; None for an unsupervised run."""
-        if not len(self.labelled):
+        if not self._trains_with_labels:
             return None
         return self.config.labels.weight * len(self.dataset.train.images) / len(self.labelled)
 
@@ -388,8 +422,12 @@ class Run:
         )
 
     @property
+    def _entry(self):
+        return configuration.MODELS[self.config.model.name]
+
+    @property
     def model_class(self):
-        return getattr(models, configuration.MODELS[self.config.model.name].class_name)
+        return getattr(models, self._entry.class_name)
 
     def _check_initial_run(self):
         """Refuses, before anything is done, a run to start from that cannot be one. A run that has
@@ -508,7 +546,10 @@ class Run:
         return {
             "test/error_percent": mean,
             "test/error_percent_stderr": error,
-            "test/classifier_samples": self.config.evaluation.classifier_samples,
+            "test/classifier_samples": self.config.evaluation.classifier_samples
+            if self._entry.classifier is None
+            else None,
+            "test/classifier": self._entry.classifier or "q(y|.)",
             "num_labels": len(self.labelled),
             "label_seed": self.config.labels.seed,
             "label_weight_alpha": self._label_weight(),

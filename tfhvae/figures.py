@@ -1,67 +1,87 @@
 """Pictures of a model: what it generates, reconstructs and has learned, ready for a file or for
-TensorBoard."""
+TensorBoard.
+
+Where a function takes `to_pictures`, that is what turns images of the data set, `[..., *event]`,
+into pictures `[..., H, W, C]`: `DataSet.to_pictures`. Without it they are the same. Models that
+infer a class are shown at the most probable one where the data do not tell it.
+"""
 
 import numpy as np
 import tensorflow as tf
 
+from tfhvae import evaluation as estimates
 from tfhvae import plotting
 from tfhvae.models.base import stateless_seed
+from tfhvae.models.cluster_aware import CaGeM
+from tfhvae.models.semi_supervised import SemiSupervisedModel
+from tfhvae.traces import mean_over_classes
 
 _SHEET = 64  # images on a sheet
+_MOST_CLASSES = 20  # columns of a sheet with one column per class
+_PLANE = (1, 2, 1)  # event shape of points of the plane
 
 
-def samples(model, seed):
+def samples(model, seed, to_pictures=None):
     """A sheet of means of p(x|z), z drawn from the prior."""
     return plotting.image_grid(
-        _shown(model.generate(_SHEET, seed=stateless_seed(seed, 0)).mean),
+        _shown(model.generate(_SHEET, seed=stateless_seed(seed, 0)).mean, to_pictures),
         title="samples from the prior (means)",
     )
 
 
-def reconstructions(model, x, seed, count=30, title="test images and their reconstructions"):
+def reconstructions(
+    model, x, seed, count=30, title="test images and their reconstructions", to_pictures=None
+):
     """Images above their reconstructions. `x`: `[N, *event]`."""
-    x = x[:count]
-    return plotting.reconstructions(_shown(x), _shown(_reconstruct(model, x, seed)), title=title)
+    x = np.asarray(x[:count])
+    images = model.reconstruct(x, model.noise(stateless_seed(seed, 5), len(x)))
+    return plotting.reconstructions(
+        _shown(x, to_pictures), _shown(images, to_pictures), title=title
+    )
 
 
-def reconstructions_by_layer(model, x, seed, count=10):
+def reconstructions_by_layer(model, x, seed, count=10, to_pictures=None):
     """Test images; below, for every layer from the top down, images generated from draws of q at
     that layer and those above it, the layers below drawn from p. The last row is the usual
     reconstruction. `x`: `[N, *event]`."""
     x = np.asarray(x[:count])
-    trace = model.trace(x, noise=model.noise(stateless_seed(seed, 6), len(x)))
+    noise = model.noise(stateless_seed(seed, 6), len(x))
+    y = _predicted_classes(model, x, noise)
+    trace = _trace(model, x, noise, y)
     rows, latents = [x], {}
     for index, site in enumerate(model.generation_order):
         latents[site] = trace.sites[site].value[0]
-        rows.append(model.generate(latents=latents, seed=stateless_seed(seed, 7, index)).mean)
+        rows.append(_generate(model, latents, stateless_seed(seed, 7, index), y))
     return plotting.labelled_rows(
-        np.stack([_shown(row) for row in rows]),
+        np.stack([_shown(row, to_pictures) for row in rows]),
         ["test images", *(f"from {site}" for site in model.generation_order)],
         title="reconstructions from each layer down",
         num_headers=1,
     )
 
 
-def injected_samples(model, seed, count=10):
+def injected_samples(model, seed, count=10, to_pictures=None):
     """For every layer from the top down, images generated from z ~ N(0, I) in place of z ~ p(z|.)
     at that layer, the layers below drawn from p (Sønderby et al. 2016a, Fig. 6b)."""
     rows = []
     for index, site in enumerate(model.generation_order):
         z = model.noise(stateless_seed(seed, 8, index), count)[site][0]
-        rows.append(model.generate(latents={site: z}, seed=stateless_seed(seed, 9, index)).mean)
+        rows.append(_generate(model, {site: z}, stateless_seed(seed, 9, index)))
     return plotting.labelled_rows(
-        np.stack([_shown(row) for row in rows]),
+        np.stack([_shown(row, to_pictures) for row in rows]),
         [f"{site} ~ N(0, I)" for site in model.generation_order],
         title="samples with one layer injected",
     )
 
 
-def pseudo_inputs(model):
+def pseudo_inputs(model, to_pictures=None):
     """The learned pseudo-inputs of a VampPrior."""
-    return plotting.pseudo_inputs(model.prior.pseudo_inputs.numpy()[:100], title="pseudo-inputs")
+    return plotting.pseudo_inputs(
+        _shown(model.prior.pseudo_inputs.numpy()[:100], to_pictures), title="pseudo-inputs"
+    )
 
 
-def pseudo_input_samples(model, seed, count=8):
+def pseudo_input_samples(model, seed, count=8, to_pictures=None):
     """For some pseudo-inputs, images generated from q(z|u): each row is one pseudo-input and draws
     from it."""
     u = model.prior.pseudo_inputs[:count]
@@ -71,46 +91,151 @@ def pseudo_input_samples(model, seed, count=8):
     images = model.generate(latents={top: z}, seed=stateless_seed(seed, 2)).mean
     rows = tf.concat([u[:, tf.newaxis], tf.reshape(images, [count, 9, *model.event_shape])], 1)
     return plotting.image_grid(
-        _shown(tf.reshape(rows, [-1, *model.event_shape])),
+        _shown(tf.reshape(rows, [-1, *model.event_shape]), to_pictures),
         columns=10,
         title="pseudo-inputs (left) and samples from each",
     )
 
 
-def interpolations(model, x, seed, rows=6, steps=9):
+def interpolations(model, x, seed, rows=6, steps=9, to_pictures=None):
     """Decoded straight lines between the posterior means of pairs of test images, at the top layer;
-    along a row the layers below have the same noise."""
+    along a row the layers below have the same noise, and the class is that of the left end."""
     top = model.generation_order[0]
-    trace = model.trace(
-        x[: 2 * rows], noise=model.noise(stateless_seed(seed, 3), min(len(x), 2 * rows))
-    )
-    ends = trace.sites[top].q_mean[0]
+    x = np.asarray(x[: 2 * rows])
+    noise = model.noise(stateless_seed(seed, 3), len(x))
+    trace = model.trace(x, noise=noise)
+    ends = mean_over_classes(trace, trace.sites[top].q_mean)[0]
+    y = _predicted_classes(model, x, noise)
     rows = len(ends) // 2
     starts, ends = ends[0 : 2 * rows : 2], ends[1 : 2 * rows : 2]
+    y = None if y is None else y[0 : 2 * rows : 2]
     images = [
-        model.generate(
-            latents={top: (1.0 - weight) * starts + weight * ends}, seed=stateless_seed(seed, 4)
-        ).mean
+        _generate(model, {top: (1.0 - weight) * starts + weight * ends}, stateless_seed(seed, 4), y)
         for weight in np.linspace(0.0, 1.0, steps, dtype=np.float32)
     ]
     return plotting.interpolations(
-        _shown(np.stack(images, 1)), title=f"interpolations between test images in {top}"
+        _shown(np.stack(images, 1), to_pictures),
+        title=f"interpolations between test images in {top}",
+    )
+
+
+def class_conditional(model, seed, rows=10, class_names=None, to_pictures=None):
+    """A row for every draw of the top latent variable, a column for every class; the layers below
+    have the same noise along a row (Maaløe's thesis, Fig. 4.2)."""
+    top = model.generation_order[0]
+    z = model.noise(stateless_seed(seed, 11), rows)[top][0]
+    return plotting.class_conditional(
+        _shown(_in_every_class(model, {top: z}, stateless_seed(seed, 12)), to_pictures),
+        _names_shown(model, class_names),
+        title=f"one draw of {top} per row, one class per column (means)",
+    )
+
+
+def analogies(model, x, seed, count=10, class_names=None, to_pictures=None):
+    """Test images, and images generated in every class from draws of q at the top layer, given the
+    predicted class; the layers below are drawn from p, with the same noise along a row (Maaløe et
+    al. 2016, Fig. 3a). `x`: `[N, *event]`."""
+    x = np.asarray(x[:count])
+    noise = model.noise(stateless_seed(seed, 13), len(x))
+    y = _predicted_classes(model, x, noise)
+    top = model.generation_order[0]
+    z = _trace(model, x, noise, y).sites[top].value[0]
+    names = _names_shown(model, class_names)
+    return plotting.analogies(
+        _shown(x, to_pictures),
+        _shown(_in_every_class(model, {top: z}, stateless_seed(seed, 14)), to_pictures),
+        y if model.num_classes == len(names) else None,
+        names,
+        title=f"test images (left) and their {top} in every class, the predicted one framed",
+    )
+
+
+def latent_mesh(
+    model, x, seed, labels=None, class_names=None, side=12, count=5000, to_pictures=None
+):
+    """Images generated over the plane of a two-dimensional z2, with y drawn from p(y|z2) and with
+    the most probable y, and posterior means of test images in that plane (Maaløe et al. 2017,
+    Fig. 3). z1 is drawn. `x`: `[N, *event]`."""
+    limits = (-3.0, 3.0)
+    ticks = np.linspace(*limits, side, dtype=np.float32)
+    z2 = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)  # the second latent first
+    y = np.argmax(model.p_y_logits(model.p_y([z2])), -1)
+    random_images, conditional_images = (
+        _shown(_generate(model, {"z2": z2}, stateless_seed(seed, 15), classes), to_pictures)
+        for classes in (None, y)
+    )
+
+    @tf.function(reduce_retracing=True)
+    def means(x, seed):
+        trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0]))
+        return mean_over_classes(trace, trace.sites["z2"].q_mean)[0]
+
+    return plotting.latent_mesh(
+        random_images.reshape(side, side, *random_images.shape[1:]),
+        conditional_images.reshape(side, side, *conditional_images.shape[1:]),
+        np.concatenate(_by_batch(means, x[:count], stateless_seed(seed, 16))),
+        None if labels is None else labels[:count],
+        class_names,
+        limits,
+        title="images over the plane of z2",
+    )
+
+
+def half_moons(
+    model,
+    x,
+    seed,
+    labels=None,
+    class_probabilities=None,
+    labelled=None,
+    class_names=None,
+    count=2000,
+):
+    """Points of the plane by predicted class, with the decision boundary, and as many generated
+    ones (Maaløe et al. 2016, Fig. 2c). A model without classes has points of one colour.
+
+    Args:
+      x: `[N, 1, 2, 1]`, of which `count` are shown.
+      labels: `[N]`; with them the error is stated, that of all points.
+      class_probabilities: `[N, Y]`, as from `evaluation.classify`, where they are known.
+      labelled: `[L, 1, 2, 1]`, to be marked.
+    """
+    x = np.asarray(x)
+    generation = model.generate(min(count, len(x)), seed=stateless_seed(seed, 17))
+    options = {}
+    if isinstance(model, SemiSupervisedModel):
+        if class_probabilities is None:
+            class_probabilities = _classify(model, x, stateless_seed(seed, 18))
+        predictions = np.argmax(class_probabilities, -1)
+        options = {
+            "predictions": predictions[:count],
+            "sample_classes": np.asarray(generation.y),
+            "grid": _class_grid(model, x, stateless_seed(seed, 19)),
+            "class_names": class_names,
+        }
+        if labels is not None:
+            options["error_percent"] = 100.0 * np.mean(predictions != labels)
+    return plotting.half_moons(
+        x[:count].reshape(-1, 2),
+        np.reshape(generation.sample, [-1, 2]),
+        labelled=None if labelled is None else np.reshape(labelled, [-1, 2]),
+        title="half-moons",
+        **options,
     )
 
 
 def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500):
-    """One draw of q for every test image in the plane of its principal components, layer by layer
-    from the bottom to the top (Sønderby et al. 2016a, Fig. 7). `x`: `[N, *event]`."""
+    """One draw of q for every test image in the plane of its principal components, site by site
+    from the bottom to the top (Sønderby et al. 2016a, Fig. 7; of auxiliary variables Maaløe et al.
+    2016, Figs. 2d and 4b). `x`: `[N, *event]`."""
 
     @tf.function(reduce_retracing=True)
     def draws(x, seed):
-        trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0]))
+        noise = model.noise(seed, tf.shape(x)[0])
+        trace = _trace(model, x, noise, _predicted_classes(model, x, noise))
         return {site: trace.sites[site].value[0] for site in _bottom_to_top(model)}
 
-    parts = [
-        draws(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, 10, i))
-        for i in range(0, len(x), batch_size)
-    ]
+    parts = _by_batch(draws, x, stateless_seed(seed, 10), batch_size)
     return plotting.latent_pca(
         {site: np.concatenate([part[site] for part in parts]) for site in _bottom_to_top(model)},
         labels,
@@ -119,93 +244,233 @@ def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500):
     )
 
 
-def training_pictures(model, x, seed):
+def training_pictures(model, x, seed, to_pictures=None):
     """`{name: [H, W, 3] uint8}` for TensorBoard: the same seed every time, so that one sees the
     same draws improve."""
-    figures = {
-        "samples": samples(model, seed),
-        "reconstructions": reconstructions(
-            model, x, seed, title="held-out images and their reconstructions"
-        ),
-    }
-    if _has_pseudo_inputs(model):
-        figures["pseudo_inputs"] = pseudo_inputs(model)
+    if _is_plane(model):
+        figures = {"half_moons": half_moons(model, x, seed)}
+    else:
+        figures = {
+            "samples": samples(model, seed, to_pictures),
+            "reconstructions": reconstructions(
+                model,
+                x,
+                seed,
+                title="held-out images and their reconstructions",
+                to_pictures=to_pictures,
+            ),
+        }
+        if isinstance(model, SemiSupervisedModel):
+            figures["class_conditional"] = class_conditional(model, seed, to_pictures=to_pictures)
+        if _has_pseudo_inputs(model):
+            figures["pseudo_inputs"] = pseudo_inputs(model, to_pictures)
     return {name: plotting.to_rgb_array(figure) for name, figure in figures.items()}
 
 
-def all_figures(model, dataset, state, seed, evaluation=None, published=None):
+def all_figures(
+    model,
+    dataset,
+    state,
+    seed,
+    evaluation=None,
+    published=None,
+    class_probabilities=None,
+    labelled=None,
+    published_error=None,
+):
     """`{file name: Figure}`, every figure of a run.
 
     Args:
       state: the run's `RunState`.
       evaluation: arrays as written by an evaluation, or None where there was none.
       published: log-likelihood to mark beside ours, or None.
+      class_probabilities: `[N, Y]` of the test images; by default those of `evaluation`, if any.
+      labelled: indices of the labelled training images, or None.
+      published_error: classification error in percent to mark beside ours, or None.
     """
-    test, sites = dataset.test.images, _bottom_to_top(model)
-    columns = state.columns()
+    sites, columns = _bottom_to_top(model), state.columns()
     kl_columns = {name: columns[name] for site in sites if (name := f"kl/{site}") in columns}
+    if class_probabilities is None and evaluation is not None:
+        class_probabilities = evaluation.get("class_probabilities")
+    errors = {name for name in columns if name.endswith("error_percent")}
+    errors = {name for name in errors if np.isfinite(columns[name]).any()}
+    labelled = None if labelled is None or not len(labelled) else labelled
+    # Of clusters that no label has shaped, none has a name.
+    has_labels = class_probabilities is not None or labelled is not None or bool(errors)
+    class_names = dataset.class_names if has_labels else None
     figures = {
-        "samples": samples(model, seed),
-        "reconstructions": reconstructions(model, test, seed),
-        "interpolations": interpolations(model, test, seed),
         "training_curves": plotting.training_curves(
             kl_columns | columns, title=f"{model.name} on {dataset.name}"
         ),
         "kl_per_unit": plotting.unit_kl_over_time({site: state.unit_kl[site] for site in sites}),
     }
-    if len(sites) > 1:
-        figures["injected_samples"] = injected_samples(model, seed)
-        figures["reconstructions_by_layer"] = reconstructions_by_layer(model, test, seed)
-    if _has_pseudo_inputs(model):
-        figures["pseudo_inputs"] = pseudo_inputs(model)
-        figures["pseudo_input_samples"] = pseudo_input_samples(
-            model, seed, count=min(8, model.prior.pseudo_inputs.shape[0])
+    if _is_plane(model):
+        figures["half_moons"] = half_moons(
+            model,
+            dataset.test.images,
+            seed,
+            dataset.test.labels if has_labels else None,
+            class_probabilities,
+            None if labelled is None else dataset.train.images[labelled],
+            class_names,
+        )
+    else:
+        figures |= _image_sheets(model, dataset, seed, class_names)
+    if errors:
+        figures["error_curve"] = plotting.error_curve(
+            columns, published_error, title=f"classification error on {dataset.name}"
+        )
+    if class_probabilities is not None:
+        figures["confusion_matrix"] = plotting.confusion_matrix(
+            dataset.test.labels, np.argmax(class_probabilities, -1), class_names
         )
     if evaluation is not None:
-        # An evaluation of an older version lacks these.
-        kl_standard, unit_kl = (
-            {site: evaluation[f"{name}/{site}"] for site in sites}
-            if f"{name}/{sites[0]}" in evaluation
-            else None
-            for name in ("kl_standard", "unit_kl")
+        figures |= _figures_of_evaluation(model, dataset, seed, evaluation, published)
+    return figures
+
+
+def _image_sheets(model, dataset, seed, class_names):
+    """Everything that shows images."""
+    test, to_pictures = dataset.test.images, dataset.to_pictures
+    figures = {
+        "samples": samples(model, seed, to_pictures),
+        "reconstructions": reconstructions(model, test, seed, to_pictures=to_pictures),
+        "interpolations": interpolations(model, test, seed, to_pictures=to_pictures),
+    }
+    if len(model.generation_order) > 1:
+        figures["injected_samples"] = injected_samples(model, seed, to_pictures=to_pictures)
+        figures["reconstructions_by_layer"] = reconstructions_by_layer(
+            model, test, seed, to_pictures=to_pictures
         )
-        kl = {site: float(evaluation[f"kl/{site}"].mean()) for site in sites}
-        figures["latent_pca"] = latent_pca(
-            model, test, dataset.test.labels, dataset.class_names, seed
+    if _has_pseudo_inputs(model):
+        figures["pseudo_inputs"] = pseudo_inputs(model, to_pictures)
+        figures["pseudo_input_samples"] = pseudo_input_samples(
+            model, seed, min(8, model.prior.pseudo_inputs.shape[0]), to_pictures
         )
-        figures["active_units"] = plotting.active_units(
+    if isinstance(model, SemiSupervisedModel):
+        named = {"class_names": class_names, "to_pictures": to_pictures}
+        figures["class_conditional"] = class_conditional(model, seed, **named)
+        figures["analogies"] = analogies(model, test, seed, **named)
+    if isinstance(model, CaGeM) and model.latent_dims[1] == 2:
+        figures["latent_mesh"] = latent_mesh(
+            model,
+            test,
+            seed,
+            dataset.test.labels,
+            dataset.class_names,
+            to_pictures=to_pictures,
+        )
+    return figures
+
+
+def _figures_of_evaluation(model, dataset, seed, evaluation, published):
+    sites = _bottom_to_top(model)
+    # An evaluation of an older version lacks these.
+    kl_standard, unit_kl = (
+        {site: evaluation[f"{name}/{site}"] for site in sites}
+        if f"{name}/{sites[0]}" in evaluation
+        else None
+        for name in ("kl_standard", "unit_kl")
+    )
+    kl = {site: float(evaluation[f"kl/{site}"].mean()) for site in sites}
+    of_class = {"y": float(evaluation["kl/y"].mean())} if "kl/y" in evaluation else {}
+    figures = {
+        "latent_pca": latent_pca(
+            model, dataset.test.images, dataset.test.labels, dataset.class_names, seed
+        ),
+        "active_units": plotting.active_units(
             {site: evaluation[f"q_mean/{site}"].var(0) for site in sites}, unit_kl
-        )
-        if len(sites) > 1:
-            figures["kl_per_layer"] = plotting.kl_per_layer(
-                kl, kl_standard and {site: float(v.mean()) for site, v in kl_standard.items()}
-            )
-        figures["log_likelihood"] = plotting.log_likelihood_histogram(
+        ),
+        "log_likelihood": plotting.log_likelihood_histogram(
             evaluation["log_likelihood"], reference=published
-        )
-        figures["bound_decomposition"] = plotting.bound_decomposition(
+        ),
+        "bound_decomposition": plotting.bound_decomposition(
             float(evaluation["log_px"].mean()),
-            {site: kl[site] for site in model.generation_order},
+            {**of_class, **{site: kl[site] for site in sites[::-1]}},
             float(evaluation["log_likelihood"].mean()),
+        ),
+    }
+    if len(sites) > 1:
+        figures["kl_per_layer"] = plotting.kl_per_layer(
+            kl, kl_standard and {site: float(v.mean()) for site, v in kl_standard.items()}
         )
     return figures
 
 
 def _bottom_to_top(model):
-    """Sites z1 ... zL."""
-    return model.generation_order[::-1]
+    """Sites z1 ... zL; with auxiliary ones, which nothing needs to be generated from, in drawing
+    order: a1, z1, a2, z2, ..."""
+    sites = model.generation_order[::-1]
+    return sites if len(sites) == len(model.noise_shapes) else list(model.noise_shapes)
 
 
-def _shown(images):
-    """As an array in [0, 1]: means of a Gaussian p(x|.) may lie outside."""
-    return np.clip(images, 0.0, 1.0)
+def _is_plane(model):
+    return tuple(model.event_shape) == _PLANE
 
 
 def _has_pseudo_inputs(model):
     return getattr(getattr(model, "prior", None), "kind", None) == "vampprior"
 
 
-def _reconstruct(model, x, seed):
-    x = np.asarray(x)
-    trace = model.trace(x, noise=model.noise(stateless_seed(seed, 5), len(x)))
-    return model.decode({name: site.value[0] for name, site in trace.sites.items()}).mean()
+def _shown(images, to_pictures=None):
+    """As an array in [0, 1]: means of a Gaussian p(x|.) may lie outside."""
+    images = np.asarray(images)
+    return np.clip(images if to_pictures is None else to_pictures(images), 0.0, 1.0)
+
+
+def _predicted_classes(model, x, noise):
+    """The most probable classes `[B]` under q(y|.) of one sample, on which its q of the sites
+    drawn after y depends; None of a model without classes."""
+    if not isinstance(model, SemiSupervisedModel):
+        return None
+    return tf.argmax(model.class_log_probs(x, noise)[0], -1, output_type=tf.int32)
+
+
+def _trace(model, x, noise, y):
+    """A trace of class y, which is None for models without classes."""
+    return model.trace(x, noise=noise, **({} if y is None else {"y": y}))
+
+
+def _generate(model, latents, seed, y=None):
+    """Means of p(x|.), `[N, *event]`."""
+    return model.generate(latents=latents, seed=seed, **({} if y is None else {"y": y})).mean
+
+
+def _in_every_class(model, latents, seed):
+    """Means of p(x|.) `[N, Y, *event]`, with the same noise in every class; Y is at most
+    `_MOST_CLASSES`."""
+    count = len(next(iter(latents.values())))
+    return np.stack(
+        [
+            _generate(model, latents, seed, np.full(count, y, np.int32))
+            for y in range(min(model.num_classes, _MOST_CLASSES))
+        ],
+        1,
+    )
+
+
+def _names_shown(model, class_names):
+    names = range(model.num_classes) if class_names is None else class_names
+    return list(names)[:_MOST_CLASSES]
+
+
+def _by_batch(function, x, seed, batch_size=500):
+    """`function(x, seed)` of batches, a list."""
+    return [
+        function(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i))
+        for i in range(0, len(x), batch_size)
+    ]
+
+
+def _classify(model, x, seed):
+    return estimates.classify(model, x, num_samples=10, seed=seed, batch_size=2000)
+
+
+def _class_grid(model, x, seed, cells=100):
+    """`(x [W], y [H], probabilities [H, W, Y])` over a rectangle somewhat larger than the points."""
+    points = np.reshape(x, [-1, 2])
+    low, high = points.min(0), points.max(0)
+    margin = 0.1 * (high - low) + 1e-3
+    axes = np.linspace(low - margin, high + margin, cells, dtype=np.float32).T
+    plane = np.stack(np.meshgrid(*axes), -1).reshape(-1, *_PLANE)
+    return *axes, _classify(model, plane, seed).reshape(cells, cells, -1)

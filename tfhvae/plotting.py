@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm, to_hex
+from matplotlib.colors import ListedColormap, LogNorm, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -38,6 +38,7 @@ ACTIVE_KL = 0.01  # nats; a unit with more is active (Sønderby et al. 2016a, Ta
 MAX_HEAT_MAP_COLUMNS = 400
 VARIANCE_FLOOR = 1e-6  # float32 moments resolve no smaller variance
 MAX_LABELLED_PSEUDO_INPUTS = 100
+MAX_COUNTED_CLASSES = 25  # a larger confusion matrix has colours only
 
 _TITLE_SIZE, _TEXT_SIZE, _SMALL_SIZE = 11, 9, 7.5
 _SHEET_SIDE = 840  # pixels, what a sheet of images aims at
@@ -168,31 +169,68 @@ def interpolations(images, title="Interpolations"):
         bottom=frame,
         smallest_tile=_SMALLEST_TILE,
     )
-    reach = frame / 2 / sheet.scale
-    for column, name in ((0, "start"), (columns - 1, "end")):
-        left = sheet.lefts[column] - 0.5
-        for top in sheet.tops:
-            sheet.axes.add_patch(
-                Rectangle(
-                    (left - reach, top - 0.5 - reach),
-                    width + 2 * reach,
-                    height + 2 * reach,
-                    fill=False,
-                    edgecolor=COLOURS[6],
-                    linewidth=frame * 72 / DPI / 1.5,
-                    clip_on=False,
-                )
-            )
-        sheet.axes.annotate(
-            name,
-            (left + width / 2, -0.5),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=_TEXT_SIZE,
-            color=COLOURS[6],
+    for row in range(rows):
+        for column in (0, columns - 1):
+            _frame(sheet, row, column, height, width, frame)
+    _label_columns(sheet, {0: "start", columns - 1: "end"}, width, color=COLOURS[6])
+    return sheet.figure
+
+
+def class_conditional(images, class_names=None, title="One draw per row, one class per column"):
+    """Generated images, a column per class; what is not the class is the same along a row (Maaløe's
+    thesis, Fig. 4.2).
+
+    Args:
+      images: `[R, Y, H, W, C]` in [0, 1].
+      class_names: Y names; by default the classes are numbered from 0.
+    """
+    images = _checked_images(images, "images", "[R, Y, H, W, C]")
+    rows, columns, _, width, _ = images.shape
+    names = _checked_names(class_names, columns)
+    sheet = _draw_sheet(
+        images,
+        title,
+        spaces=[0] * (rows - 1),
+        top=_LABEL_HEIGHT,
+        smallest_tile=_SMALLEST_LABELLED_TILE,
+    )
+    _label_columns(sheet, dict(enumerate(names)), width)
+    return sheet.figure
+
+
+def analogies(originals, images, predictions=None, class_names=None, title="Analogies"):
+    """Images, and beside each of them what it would be in every class (Maaløe et al. 2016, Fig. 3a).
+
+    Args:
+      originals: `[R, H, W, C]` in [0, 1], the left column.
+      images: `[R, Y, H, W, C]` in [0, 1].
+      predictions: `[R]`, the classes of the originals as the model sees them; these are framed.
+      class_names: Y names; by default the classes are numbered from 0.
+    """
+    originals = _checked_images(originals, "originals", "[R, H, W, C]")
+    images = _checked_images(images, "images", "[R, Y, H, W, C]")
+    rows, columns, height, width, _ = images.shape
+    if originals.shape != (rows, *images.shape[2:]):
+        raise ValueError(
+            f"expected one original per row of images, "
+            f"received: {originals.shape} and {images.shape}"
         )
+    names = _checked_names(class_names, columns)
+    frame = 4  # pixels, the gap that the frames lie in
+    sheet = _draw_sheet(
+        np.concatenate([originals[:, np.newaxis], images], 1),
+        title,
+        spaces=[2 * frame] * (rows - 1),
+        column_space=[28, *[2 * frame] * (columns - 1)],
+        top=_LABEL_HEIGHT,
+        bottom=frame,
+        smallest_tile=_SMALLEST_LABELLED_TILE,
+    )
+    _label_columns(sheet, dict(enumerate(["image", *names])), width)
+    if predictions is not None:
+        predictions = _checked_classes(predictions, "predictions", rows, columns)
+        for row, prediction in enumerate(predictions):
+            _frame(sheet, row, 1 + prediction, height, width, frame)
     return sheet.figure
 
 
@@ -232,24 +270,7 @@ def training_curves(history, title="Training"):
         "kl/<site>", each also with the prefix "val_" or "test_", "beta", "learning_rate",
         "gradient_norm". Other columns are ignored.
     """
-    columns = {name: _checked_array(v, f"history[{name!r}]", "[epochs]")
-               for name, v in history.items() if _is_curve(name)}  # fmt: skip
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"expected columns of one length, received: {lengths}")
-    epochs = columns.pop("epoch", None)
-    if epochs is None:
-        epochs = np.arange(1.0, 1.0 + max(lengths.values(), default=0))
-    if not np.isfinite(epochs).all():
-        raise ValueError('expected finite values in history["epoch"], received: NaN or infinity')
-    curves = {
-        name: (epochs[np.isfinite(column)], column[np.isfinite(column)])
-        for name, column in columns.items()
-        if np.isfinite(column).any()
-    }
-    if not curves:
-        raise ValueError(f"expected at least one column to draw, received: {sorted(history)}")
-
+    curves = _curves(history, _is_curve)
     sites = list(dict.fromkeys(name.split("kl/", 1)[1] for name in curves if "kl/" in name))
     site_colours = dict(zip(sites, _colours(len(sites)), strict=True))
     panels = {
@@ -305,6 +326,56 @@ def training_curves(history, title="Training"):
             if heading == "Learning rate" and ax.get_yscale() == "linear":
                 # from 0, so that the last digits of a constant rate are not blown up to a curve
                 ax.set_ylim(0.0, 1.1 * max(1e-12, np.nanmax(curves["learning_rate"][1])))
+    return _laid_out(figure)
+
+
+def error_curve(history, published=None, title="Classification error"):
+    """Classification error in percent over epochs (Maaløe et al. 2016, Fig. 5). The limits follow
+    the later epochs, as those of `training_curves`.
+
+    Args:
+      history: `{column: [epochs]}`: "epoch" (else epochs count from 1), "error_percent" of the
+        labelled training images, "val_error_percent" and "test_error_percent". Other columns are
+        ignored.
+      published: an error to compare with, in percent.
+    """
+    if published is not None and not (np.ndim(published) == 0 and 0 <= published <= 100):
+        raise ValueError(f"expected published to be in [0, 100], received: {published}")
+    curves = _curves(
+        history,
+        lambda name: name == "epoch" or name.removeprefix(_part_of(name)) == "error_percent",
+    )
+    figure, (ax,) = _panels(1, title, width=6.2, height=3.8)
+    _set_heading(ax, None, x="epoch", y="error (%)")
+    ax.xaxis.set_major_locator(_whole_numbers())
+    for prefix, (part, colour, style) in _PARTS.items():
+        if f"{prefix}error_percent" not in curves:
+            continue
+        epochs, errors = curves[f"{prefix}error_percent"]
+        ax.plot(
+            epochs,
+            errors,
+            color=colour,
+            linestyle=style,
+            linewidth=1.5,
+            marker="o" if len(epochs) == 1 else None,
+            markersize=4,
+            label=f"{part or 'training'}{'' if prefix else ' (labelled)'}, "
+            f"last {_decimal(errors[-1])} %",
+        )
+    _limit_to_later_epochs(ax, [errors for _, errors in curves.values()])
+    high = max(ax.get_ylim()[1], 1.0)
+    if published is not None:
+        ax.axhline(
+            published,
+            color="0.3",
+            linestyle=(0, (6, 3)),
+            linewidth=1,
+            label=f"published {_decimal(published)} %",
+        )
+        high = max(high, 1.15 * published)
+    ax.set_ylim(-0.02 * high, high)
+    ax.legend(loc="upper right", fontsize=8, framealpha=0.8, edgecolor="none")
     return _laid_out(figure)
 
 
@@ -438,69 +509,286 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
     if len(set(counts.values())) > 1:
         raise ValueError(f"expected the same examples at every site, received: {counts}")
     count = next(iter(counts.values()))
-    classes, codes = np.zeros(1, int), np.zeros(count, int)
-    names = []
-    if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (count,) or labels.dtype.kind not in "iub":
-            raise ValueError(
-                f"expected integer labels [{count}], received: {labels.dtype} {labels.shape}"
-            )
-        classes, codes = np.unique(labels, return_inverse=True)
-        names = [str(value) for value in classes]
-    if class_names is not None:
-        if labels is None or classes[0] < 0 or classes[-1] >= len(class_names):
-            received = "no labels" if labels is None else f"labels up to {classes[-1]}"
-            raise ValueError(
-                f"expected labels in [0, {len(class_names)}) for class_names, received: {received}"
-            )
-        names = [str(class_names[value]) for value in classes]
-
+    codes, names = _coded(labels, class_names, count)
     figure, axes = _panels(len(latents), title)
     for ax, (site, values) in zip(axes, latents.items(), strict=True):
         if values.shape[1] == 1:
             _set_heading(ax, site, x=site, y="examples")
             ax.hist(
-                [values[codes == code, 0] for code in range(len(classes))],
+                [values[codes == code, 0] for code in range(max(1, len(names)))],
                 bins=np.histogram_bin_edges(values[:, 0], min(60, max(10, int(count**0.5)))),
                 stacked=True,
                 histtype="stepfilled",
-                color=[_class_colour(code) for code in range(len(classes))],
+                color=[_class_colour(code) for code in range(max(1, len(names)))],
             )
             ax.yaxis.set_major_locator(_whole_numbers())
             continue
         points, axis_names = _plane(values, site)
         _set_heading(ax, site, *axis_names)
         ax.set_aspect("equal", adjustable="datalim")
-        # One fixed shuffle, so that no class lies on top of the others.
-        order = np.random.default_rng(0).permutation(count)
-        for first in range(0, len(classes), len(COLOURS)):
-            of_marker = order[codes[order] // len(COLOURS) == first // len(COLOURS)]
-            ax.scatter(
-                *points[of_marker].T,
-                c=[_class_colour(code) for code in codes[of_marker]],
-                marker=_marker(first),
-                s=float(np.clip(20_000 / count, 5, 30)),
-                alpha=0.7,
-                linewidths=0,
-            )
-    if names:
-        columns = math.ceil(len(names) / 16)
-        widest = max(len(name) for name in names)
-        figure.set_figwidth(figure.get_figwidth() + columns * (0.5 + 0.07 * widest))
-        handles = [
-            Line2D([], [], linestyle="", marker=_marker(i), color=_class_colour(i), label=name)
-            for i, name in enumerate(names)
-        ]
-        figure.legend(
-            handles=handles,
-            loc="outside right upper",
-            ncols=columns,
-            fontsize=8,
-            frameon=False,
-            title="class",
-            title_fontsize=_TEXT_SIZE,
+        _scatter(ax, points, codes)
+    _class_legend(figure, names)
+    return _laid_out(figure)
+
+
+def latent_mesh(
+    random_images,
+    conditional_images,
+    points,
+    labels=None,
+    class_names=None,
+    limits=(-3.0, 3.0),
+    site="z2",
+    title="Mesh over the latent plane",
+):
+    """What a plane of latents generates, beside where images lie in it: left with classes drawn
+    from p(y|.), right with the most probable class, in the middle posterior means, the plane of the
+    mesh framed (Maaløe et al. 2017, Fig. 3).
+
+    Args:
+      random_images, conditional_images: `[G, G, H, W, C]` in [0, 1], G >= 2; the first index counts
+        along the second latent, upwards, the second one along the first latent.
+      points: `[N, 2]`.
+      labels: `[N]`, integer classes of the points.
+      class_names: names, indexed by class.
+      limits: centres of the first and of the last image, along both latents.
+    """
+    sheets = {
+        "y drawn from p(y|.)": _checked_images(random_images, "random_images", "[G, G, H, W, C]"),
+        "most probable y": _checked_images(
+            conditional_images, "conditional_images", "[G, G, H, W, C]"
+        ),
+    }
+    shapes = [images.shape for images in sheets.values()]
+    count = shapes[0][0]
+    if shapes[0] != shapes[1] or shapes[0][1] != count or count < 2:
+        raise ValueError(
+            f"expected two square sheets of at least 2 by 2 images, "
+            f"received: {shapes[0]} and {shapes[1]}"
         )
+    points = _checked_finite(points, "points", "[N, 2]")
+    if points.shape[1] != 2:
+        raise ValueError(f"expected points [N, 2], received: shape {points.shape}")
+    codes, names = _coded(labels, class_names, len(points))
+
+    half = (limits[1] - limits[0]) / (count - 1) / 2
+    edges = (limits[0] - half, limits[1] + half)
+    figure, (left, middle, right) = _panels(3, title, width=5.2, height=5.2)
+    for ax, (heading, images) in zip((left, right), sheets.items(), strict=True):
+        _, _, height, width, channels = images.shape
+        sheet = images[::-1].transpose(0, 2, 1, 3, 4).reshape(count * height, count * width, -1)
+        ax.imshow(
+            sheet[..., 0] if channels == 1 else sheet,
+            extent=(*edges, *edges),
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            aspect=height / width,
+        )
+        ax.grid(False)
+        _set_heading(ax, heading, f"{site}[0]", f"{site}[1]")
+    _scatter(middle, points, codes)
+    middle.add_patch(
+        Rectangle((edges[0],) * 2, edges[1] - edges[0], edges[1] - edges[0], fill=False)
+    )
+    middle.set_aspect("equal", adjustable="datalim")
+    _set_heading(middle, "posterior means", f"{site}[0]", f"{site}[1]")
+    _class_legend(figure, names)
+    return _laid_out(figure)
+
+
+def half_moons(
+    points,
+    samples,
+    predictions=None,
+    sample_classes=None,
+    grid=None,
+    labelled=None,
+    error_percent=None,
+    class_names=None,
+    title="Half-moons",
+):
+    """Points of the plane by predicted class with the decision boundary and the labelled points in
+    black (Maaløe et al. 2016, Fig. 2c), beside generated points.
+
+    Args:
+      points, samples: `[N, 2]`, data and generated.
+      predictions, sample_classes: `[N]`, their classes.
+      grid: `(x [W], y [H], probabilities [H, W, Y])`, from which the boundary is drawn; it also
+        sets the limits of both panels.
+      labelled: `[L, 2]`.
+      error_percent: of the predictions.
+      class_names: names, indexed by class.
+    """
+    points = _checked_finite(points, "points", "[N, 2]")
+    samples = _checked_finite(samples, "samples", "[N, 2]")
+    shown = [points, samples]
+    if labelled is not None:
+        labelled = _checked_finite(labelled, "labelled", "[L, 2]")
+        shown.append(labelled)
+    for values in shown:
+        if values.shape[1] != 2:
+            raise ValueError(f"expected points of the plane, received: shape {values.shape}")
+    num_classes = None if class_names is None else len(class_names)
+    codes = [
+        np.zeros(len(values), int)
+        if classes is None
+        else _checked_classes(classes, name, len(values), num_classes)
+        for name, classes, values in (
+            ("predictions", predictions, points),
+            ("sample_classes", sample_classes, samples),
+        )
+    ]
+    used = 1 + max(values.max() for values in codes)
+    names = _checked_names(class_names, used) if class_names is None else list(class_names)
+    if predictions is None and sample_classes is None:
+        names = []
+
+    figure, (left, right) = _panels(2, title, width=4.6, height=3.4)
+    heading = "test points" if predictions is None else "test points by predicted class"
+    if error_percent is not None:
+        heading += f", error {_decimal(error_percent)} %"
+    low, high = points.min(0), points.max(0)
+    low, high = low - 0.1 * (high - low) - 1e-3, high + 0.1 * (high - low) + 1e-3
+    if grid is not None:
+        x, y, probabilities = (
+            _checked_finite(values, name, axes)
+            for values, name, axes in zip(
+                grid,
+                ("grid[0]", "grid[1]", "grid[2]"),
+                ("[W]", "[H]", "[H, W, Y]"),
+                strict=True,
+            )
+        )
+        if probabilities.shape[:2] != (len(y), len(x)) or probabilities.shape[2] < 2:
+            raise ValueError(
+                f"expected probabilities [{len(y)}, {len(x)}, Y], Y >= 2, "
+                f"received: shape {probabilities.shape}"
+            )
+        low, high = np.array([x[0], y[0]]), np.array([x[-1], y[-1]])
+        _draw_boundaries(left, x, y, probabilities)
+    _set_heading(left, heading, "$x_1$", "$x_2$")
+    _set_heading(right, "generated", "$x_1$", "$x_2$")
+    _scatter(left, points, codes[0])
+    _scatter(right, samples, codes[1])
+    if labelled is not None:
+        left.scatter(*labelled.T, c="black", s=36, linewidths=0, zorder=3)
+    for ax in (left, right):
+        ax.set_aspect("equal", adjustable="box")
+        ax.set_xlim(low[0], high[0])
+        ax.set_ylim(low[1], high[1])
+    _note_outside(right, ((samples < low) | (samples > high)).any(1).sum(), "point", "points")
+    extra = []
+    if labelled is not None:
+        extra = [Line2D([], [], linestyle="", marker="o", color="black", label="labelled")]
+    _class_legend(figure, names, extra)
+    return _laid_out(figure)
+
+
+def density_2d(
+    potential, samples, limits=(-4.0, 4.0), cells=80, title="A density and samples of its model"
+):
+    """The density exp(-U(z)) / Z in a square, beside a histogram of samples (Maaløe et al. 2016,
+    Fig. 2a and b), in one colour scale.
+
+    Args:
+      potential: U, a function from `[..., 2]` to `[...]`, in nats.
+      samples: `[N, 2]`.
+      limits: of the square, along both axes; Z is the integral over it.
+      cells: of the grid and of the histogram, along each axis.
+    """
+    samples = _checked_finite(samples, "samples", "[N, 2]")
+    if samples.shape[1] != 2:
+        raise ValueError(f"expected samples [N, 2], received: shape {samples.shape}")
+    edges = np.linspace(*limits, cells + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    plane = np.stack(np.meshgrid(centres, centres), -1)
+    u = np.asarray(potential(plane), np.float64)
+    if u.shape != (cells, cells) or np.isnan(u).any():
+        raise ValueError(
+            f"expected potential to return [{cells}, {cells}] without NaN, "
+            f"received: shape {u.shape}"
+        )
+    density = np.exp(u.min() - u)
+    area = (edges[1] - edges[0]) ** 2
+    density /= density.sum() * area
+    counts, _, _ = np.histogram2d(samples[:, 1], samples[:, 0], bins=(edges, edges))
+    histogram = counts / (len(samples) * area)
+
+    figure, axes = _panels(2, title, width=4.3, height=3.9)
+    headings = ("exp(\N{MINUS SIGN}U(z)) / Z", f"{len(samples)} samples")
+    for ax, heading, values in zip(axes, headings, (density, histogram), strict=True):
+        _set_heading(ax, heading, "$z_1$", "$z_2$")
+        drawn = ax.imshow(
+            values,
+            extent=(*limits, *limits),
+            origin="lower",
+            cmap="magma_r",
+            vmin=0.0,
+            vmax=1.25 * density.max(),
+        )
+        ax.grid(False)
+    _note_outside(axes[1], len(samples) - int(counts.sum()), "sample", "samples")
+    bar = figure.colorbar(
+        drawn, ax=axes, extend="max" if histogram.max() > drawn.get_clim()[1] else "neither"
+    )
+    bar.set_label("density", fontsize=_TEXT_SIZE)
+    bar.ax.tick_params(labelsize=8)
+    return _laid_out(figure)
+
+
+def confusion_matrix(labels, predictions, class_names=None, title="Confusion matrix"):
+    """How many examples of each class (rows) were taken for which (columns), coloured by their
+    share of the class; the error is in the title. Cells without number are empty.
+
+    Args:
+      labels, predictions: `[N]`, classes counted from 0.
+      class_names: names, indexed by class; by default there are as many classes as occur.
+    """
+    count = np.size(labels)
+    num_classes = None if class_names is None else len(class_names)
+    labels = _checked_classes(labels, "labels", count, num_classes)
+    predictions = _checked_classes(predictions, "predictions", count, num_classes)
+    num_classes = num_classes or 1 + int(max(labels.max(), predictions.max()))
+    names = _checked_names(class_names, num_classes)
+    counts = np.zeros((num_classes, num_classes), int)
+    np.add.at(counts, (labels, predictions), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = int((labels != predictions).sum())
+    is_counted = num_classes <= MAX_COUNTED_CLASSES
+
+    side = max(num_classes * (0.45 if is_counted else 0.16), 2.0)
+    widest = 0.07 * max(len(name) for name in names)
+    figure, (ax,) = _panels(
+        1,
+        f"{title}: error {_decimal(100 * wrong / count)} % ({wrong} of {count})",
+        width=max(side + widest + 0.9, 4.4),
+        height=side + widest + 0.6,
+    )
+    # The root of the share: one error in a hundred can still be seen.
+    ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0))
+    if is_counted:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            ax.text(
+                column,
+                row,
+                str(counts[row, column]),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[row, column] > 0.4 else "black",
+            )
+    ax.grid(False)
+    size = 8 if is_counted else 5
+    ax.set_xticks(
+        range(num_classes),
+        names,
+        fontsize=size,
+        rotation=0 if widest < 0.9 * side / num_classes else 90,
+    )
+    ax.set_yticks(range(num_classes), names, fontsize=size)
+    ax.set_xlabel("predicted class", fontsize=_TEXT_SIZE)
+    ax.set_ylabel("class", fontsize=_TEXT_SIZE)
     return _laid_out(figure)
 
 
@@ -762,7 +1050,7 @@ def _draw_sheet(tiles, title, spaces, smallest_tile, column_space=0, left=_MARGI
     Args:
       spaces: R - 1 distances between rows, in figure pixels; never less than the thin gap.
       smallest_tile: least side of a tile, in figure pixels.
-      column_space: distance between columns, in figure pixels.
+      column_space: distance between columns, one or C - 1 numbers, in figure pixels.
       left, top, bottom: margins besides those for the title, in figure pixels.
     """
     rows, columns, height, width, channels = tiles.shape
@@ -772,10 +1060,11 @@ def _draw_sheet(tiles, title, spaces, smallest_tile, column_space=0, left=_MARGI
     smallest = math.ceil(smallest_tile / width)
     scale = max(min(_SHEET_SIDE // side, largest), smallest, 1)
     row_gaps = [max(gap, math.ceil(space / scale)) for space in spaces]
-    column_gap = max(gap, math.ceil(column_space / scale))
+    column_gaps = np.maximum(gap, np.ceil(np.divide(column_space, scale)).astype(int))
 
     tops = np.concatenate([[0], np.cumsum(height + np.array(row_gaps, int))]).astype(int)
-    lefts = np.arange(columns) * (width + column_gap)
+    steps = width + np.broadcast_to(column_gaps, columns - 1)
+    lefts = np.concatenate([[0], np.cumsum(steps)]).astype(int)
     sheet = np.ones((tops[-1] + height, lefts[-1] + width, channels), np.float32)
     for row, y in enumerate(tops):
         for column, x in enumerate(lefts):
@@ -825,6 +1114,40 @@ def _label_rows(sheet, labels, height):
             va="center",
             fontsize=_TEXT_SIZE,
         )
+
+
+def _label_columns(sheet, labels, width, **style):
+    """Writes `{column: name}` above the columns of images, which are `width` pixels wide."""
+    width_shown = sheet.scale * width
+    longest = max(len(str(label)) for label in labels.values())
+    size = _TEXT_SIZE if longest <= _characters(width_shown, _TEXT_SIZE) else _SMALL_SIZE
+    for column, label in labels.items():
+        sheet.axes.annotate(
+            _shortened(str(label), width_shown, size),
+            (sheet.lefts[column] - 0.5 + width / 2, -0.5),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=size,
+            **style,
+        )
+
+
+def _frame(sheet, row, column, height, width, pixels):
+    """Draws a frame into the gap around an image, `pixels` of the figure wide with its distance."""
+    reach = pixels / 2 / sheet.scale
+    sheet.axes.add_patch(
+        Rectangle(
+            (sheet.lefts[column] - 0.5 - reach, sheet.tops[row] - 0.5 - reach),
+            width + 2 * reach,
+            height + 2 * reach,
+            fill=False,
+            edgecolor=COLOURS[6],
+            linewidth=pixels * 72 / DPI / 1.5,
+            clip_on=False,
+        )
+    )
 
 
 def _tiles(images, rows, columns):
@@ -979,6 +1302,29 @@ def _in_groups(values, edges, most):
     return np.where(counts, sums / np.maximum(counts, 1), np.nan), edges[[*starts, len(values)]]
 
 
+def _curves(history, is_wanted):
+    """`{column: (epochs, values)}`, the finite values of the columns that `is_wanted` names;
+    "epoch" must be one of them where there is one."""
+    columns = {name: _checked_array(v, f"history[{name!r}]", "[epochs]")
+               for name, v in history.items() if is_wanted(name)}  # fmt: skip
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"expected columns of one length, received: {lengths}")
+    epochs = columns.pop("epoch", None)
+    if epochs is None:
+        epochs = np.arange(1.0, 1.0 + max(lengths.values(), default=0))
+    if not np.isfinite(epochs).all():
+        raise ValueError('expected finite values in history["epoch"], received: NaN or infinity')
+    curves = {
+        name: (epochs[np.isfinite(column)], column[np.isfinite(column)])
+        for name, column in columns.items()
+        if np.isfinite(column).any()
+    }
+    if not curves:
+        raise ValueError(f"expected at least one column to draw, received: {sorted(history)}")
+    return curves
+
+
 def _part_of(name):
     """The prefix in `_PARTS` of a column."""
     return next((prefix for prefix in _PARTS if prefix and name.startswith(prefix)), "")
@@ -998,6 +1344,93 @@ def _colours(count):
     return [
         to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.95, count))
     ]
+
+
+def _coded(labels, class_names, count):
+    """Codes `[count]` of the labels, 0 for the first class that occurs, and the names of the
+    classes that occur: none without labels."""
+    if labels is None:
+        if class_names is not None:
+            raise ValueError(
+                f"expected labels in [0, {len(class_names)}) for class_names, received: no labels"
+            )
+        return np.zeros(count, int), []
+    classes, codes = np.unique(_checked_labels(labels, "labels", count), return_inverse=True)
+    if class_names is None:
+        return codes, [str(value) for value in classes]
+    if classes[0] < 0 or classes[-1] >= len(class_names):
+        raise ValueError(
+            f"expected labels in [0, {len(class_names)}) for class_names, "
+            f"received: labels up to {classes[-1]}"
+        )
+    return codes, [str(class_names[value]) for value in classes]
+
+
+def _scatter(ax, points, codes):
+    """Points `[N, 2]` in the look of their classes."""
+    # One fixed shuffle, so that no class lies on top of the others.
+    order = np.random.default_rng(0).permutation(len(points))
+    for first in range(0, codes.max() + 1, len(COLOURS)):
+        of_marker = order[codes[order] // len(COLOURS) == first // len(COLOURS)]
+        ax.scatter(
+            *points[of_marker].T,
+            c=[_class_colour(code) for code in codes[of_marker]],
+            marker=_marker(first),
+            s=float(np.clip(20_000 / len(points), 5, 30)),
+            alpha=0.7,
+            linewidths=0,
+        )
+
+
+def _class_legend(figure, names, extra=()):
+    """A legend of the classes, and of further handles, at the right; the figure grows by it."""
+    handles = [
+        Line2D([], [], linestyle="", marker=_marker(i), color=_class_colour(i), label=name)
+        for i, name in enumerate(names)
+    ]
+    handles += extra
+    if not handles:
+        return
+    columns = math.ceil(len(handles) / 16)
+    widest = max(len(handle.get_label()) for handle in handles)
+    figure.set_figwidth(figure.get_figwidth() + columns * (0.5 + 0.07 * widest))
+    figure.legend(
+        handles=handles,
+        loc="outside right upper",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+        title="class" if names else None,
+        title_fontsize=_TEXT_SIZE,
+    )
+
+
+def _draw_boundaries(ax, x, y, probabilities):
+    """Regions of the most probable class in its colour, and lines between them."""
+    num_classes = probabilities.shape[2]
+    ax.pcolormesh(
+        x,
+        y,
+        probabilities.argmax(-1),
+        cmap=ListedColormap([_class_colour(index) for index in range(num_classes)]),
+        vmin=-0.5,
+        vmax=num_classes - 0.5,
+        alpha=0.12,
+        shading="nearest",
+        linewidth=0,
+        rasterized=True,
+    )
+    for index in range(num_classes if num_classes > 2 else 1):
+        others = np.delete(probabilities, index, -1).max(-1)
+        margin = probabilities[..., index] - others
+        if margin.min() < 0 < margin.max():
+            ax.contour(x, y, margin, levels=[0.0], colors="0.3", linewidths=1.2)
+
+
+def _note_outside(ax, count, singular, plural):
+    if count:
+        text = f"{count} {singular if count == 1 else plural} outside"
+        ax.set_title(text, loc="right", fontsize=_SMALL_SIZE, color="0.4")
 
 
 def _class_colour(index):
@@ -1053,6 +1486,38 @@ def _checked_images(images, name, axes):
             f"expected {name} in [0, 1], received: [{images.min():.4g}, {images.max():.4g}]"
         )
     return np.clip(images, 0.0, 1.0).astype(np.float32)
+
+
+def _checked_labels(labels, name, count):
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iub":
+        raise ValueError(
+            f"expected integer {name} [{count}], received: {labels.dtype} {labels.shape}"
+        )
+    return labels
+
+
+def _checked_classes(classes, name, count, num_classes=None):
+    """`[count]` integers in [0, num_classes), one at least."""
+    classes = _checked_labels(classes, name, count).astype(int)
+    if not count:
+        raise ValueError(f"expected {name} [N], not empty, received: shape {classes.shape}")
+    if classes.min() < 0 or (num_classes is not None and classes.max() >= num_classes):
+        raise ValueError(
+            f"expected {name} in [0, {'Y' if num_classes is None else num_classes}), "
+            f"received: {classes.min()} to {classes.max()}"
+        )
+    return classes
+
+
+def _checked_names(class_names, num_classes):
+    if class_names is None:
+        return [str(index) for index in range(num_classes)]
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"expected one name per class, {num_classes}, received: {len(class_names)} names"
+        )
+    return [str(name) for name in class_names]
 
 
 def _check_not_empty(values, name):

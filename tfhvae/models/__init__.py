@@ -4,11 +4,24 @@ from tfhvae.models.auxiliary import AVAE
 from tfhvae.models.base import Generation, LatentVariableModel
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.deep import DeepVAE, LadderVAE, ProbabilisticLadder
-from tfhvae.models.semi_supervised import ADGM, M2, SDGM, SemiSupervisedModel
+from tfhvae.models.semi_supervised import ADGM, M1M2, M2, SDGM, SemiSupervisedModel
 from tfhvae.models.two_level import HVAE, ConvHVAE
 from tfhvae.models.vae import VAE
 
-MODELS = (VAE, HVAE, ConvHVAE, DeepVAE, ProbabilisticLadder, LadderVAE, AVAE, M2, ADGM, SDGM, CaGeM)
+MODELS = (
+    VAE,
+    HVAE,
+    ConvHVAE,
+    DeepVAE,
+    ProbabilisticLadder,
+    LadderVAE,
+    AVAE,
+    M2,
+    M1M2,
+    ADGM,
+    SDGM,
+    CaGeM,
+)
 
 __all__ = [
     "MODELS",
@@ -20,6 +33,7 @@ __all__ = [
     "LadderVAE",
     "AVAE",
     "M2",
+    "M1M2",
     "ADGM",
     "SDGM",
     "CaGeM",

@@ -1,6 +1,7 @@
 """Semi-supervised models: a class y that is known for some images and latent for the others.
 
     M2      p(y) p(z) p(x|y,z)                         q(y|x) q(z|x,y)             (Kingma et al. 2014)
+    M1+M2   p(y) p(z2) p(z1|y,z2) p(x|z1)              q(z1|x) q(y|z1) q(z2|z1,y), x and z1 first
     ADGM    p(y) p(z) p(a|x,y,z) p(x|y,z)              q(a|x) q(y|a,x) q(z|a,y,x)
     SDGM    p(y) p(z) p(a|x,y,z) p(x|a,y,z)            as the ADGM                 (Maaløe et al. 2016)
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tfhvae.layers import MLP
 from tfhvae.models import parts
 from tfhvae.models.base import Generation, LatentVariableModel, stateless_seed
+from tfhvae.models.vae import VAE
 from tfhvae.traces import (
     STANDARD_NORMAL,
     EnumeratedLabel,
@@ -284,6 +286,145 @@ class M2(_DenseSemiSupervisedModel):
         y = self.classes(tf.shape(latents["z"])[0], y, stateless_seed(seed, 2))
         p = self.decode({**latents, "y": self.one_hot(y)})
         return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), latents, y)
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class M1M2(SemiSupervisedModel):
+    """M1+M2 (Kingma et al. 2014): M2 on the latents of a VAE, M1, that was trained before and stays
+    as it is.
+
+    Training sees draws of q(z1|x), a new one in every step; `classify` takes the mean of q(z1|x).
+
+    Args:
+      event_shape: `(height, width, channels)`.
+      likelihood: "bernoulli", "gaussian" or "discretized_logistic".
+      num_classes: Y.
+      m1_latent_dim, m1_hidden_units: units of z1, and of M1's encoder (the decoder's in reverse).
+      latent_dim: units of z2.
+      hidden_units: of each network of M2.
+      activation: of every network.
+      label_inference, temperature: as in `SemiSupervisedModel`.
+
+    Sites, in drawing order: `z1` `[S, (Y,) B, m1_latent_dim]`, `z2` `[S, (Y,) B, latent_dim]`.
+    """
+
+    def __init__(
+        self,
+        event_shape,
+        likelihood="bernoulli",
+        num_classes=10,
+        m1_latent_dim=50,
+        m1_hidden_units=(500, 500),
+        latent_dim=50,
+        hidden_units=(300,),
+        activation="softplus",
+        label_inference="enumerated",
+        temperature=0.5,
+        name="m1_m2",
+        **kwargs,
+    ):
+        super().__init__(
+            event_shape, num_classes, label_inference, temperature, name=name, **kwargs
+        )
+        self.config = {
+            "likelihood": likelihood,
+            "num_classes": num_classes,
+            "m1_latent_dim": m1_latent_dim,
+            "m1_hidden_units": list(m1_hidden_units),
+            "latent_dim": latent_dim,
+            "hidden_units": list(hidden_units),
+            "activation": activation,
+            "label_inference": label_inference,
+            "temperature": temperature,
+        }
+        self.m1_latent_dim, self.latent_dim = m1_latent_dim, latent_dim
+        self.m1 = VAE(
+            event_shape,
+            likelihood,
+            m1_latent_dim,
+            m1_hidden_units,
+            gated=False,
+            activation=activation,
+            name="m1",
+        )
+        self.m1.trainable = False
+
+        def gaussian(units, name):
+            return parts.ConditionalGaussian(
+                units,
+                hidden_units,
+                activation,
+                scale="clipped_log_variance",
+                joint=True,
+                name=name,
+            )
+
+        self.q_y = MLP(hidden_units, parts.activation_function(activation), name="q_y")
+        self.q_y_logits = keras.layers.Dense(num_classes, dtype="float32", name="q_y_logits")
+        self.q_z2, self.p_z1 = gaussian(latent_dim, "q_z2"), gaussian(m1_latent_dim, "p_z1")
+        self.build_from_event_shape()
+
+    @property
+    def noise_shapes(self):
+        return {"z1": (self.m1_latent_dim,), "z2": (self.latent_dim,)}
+
+    @property
+    def generation_order(self):
+        return ["z2", "z1"]
+
+    def _log_q_y(self, z1, training=False):
+        return tf.nn.log_softmax(self.q_y_logits(self.q_y(z1, training=training)))
+
+    def class_log_probs(self, x, noise=None, num_samples=1, training=False):
+        noise = self.noise_or_draw(noise, x, num_samples)
+        loc, scale = self.m1.encode(x)
+        return self._log_q_y(loc + scale * noise["z1"], training)
+
+    def classify(self, x, num_samples=1, seed=None, noise=None):
+        """q(y|z1) at the mean of q(z1|x): probabilities `[B, Y]`, without draws."""
+        return tf.exp(self._log_q_y(self.m1.encode(x)[0]))
+
+    def decode(self, latents, training=False):
+        return self.m1.decode({"z1": latents["z1"]})
+
+    def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
+        noise = self.noise_or_draw(noise, x, num_samples)
+        values = values or {}
+        loc, scale = self.m1.encode(x)
+        z1 = loc + scale * noise["z1"] if values.get("z1") is None else values["z1"]
+        vectors, log_q = self.infer_class(self._log_q_y(z1, training), y, noise)
+        q_z2 = self.q_z2([self.lift(z1, y), vectors], training=training)[0]
+        z2 = draw(q_z2, STANDARD_NORMAL, self.lift(noise["z2"], y), self.lift(values.get("z2"), y))
+        p_z1 = self.p_z1([vectors, z2.value], training=training)[0]
+        noise_z1, value_z1 = self.lift(noise["z1"], y), self.lift(values.get("z1"), y)
+        sites = {
+            "z1": draw((loc, scale), p_z1, noise_z1, value_z1, closed_form_kl=False),
+            "z2": z2,
+        }
+        # p(x|z1) knows no class: it is computed once, and broadcast.
+        log_px = self.lift(self.decode({"z1": z1}).log_prob(x), y)
+        log_px = tf.broadcast_to(log_px, tf.shape(z2.log_q))
+        return Trace(sites, log_px, self.label(log_q, -math.log(self.num_classes), y))
+
+    def generate(self, num_samples=1, latents=None, seed=None, y=None):
+        seed = self.next_seed() if seed is None else seed
+        given = dict(latents or {})
+        count = num_samples if y is None else len(y)
+        for value in given.values():
+            count = tf.shape(value)[0]
+        z2, z1 = given.get("z2"), given.get("z1")
+        if z2 is None:
+            z2 = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))
+        y = self.classes(count, y, stateless_seed(seed, 2))
+        if z1 is None:
+            loc, scale = self.p_z1([self.one_hot(y), z2])[0]
+            z1 = loc + scale * tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 3))
+        p = self.decode({"z1": z1})
+        drawn = {"z2": z2, "z1": z1}
+        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
+
+    def get_config(self):
+        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
