@@ -10,7 +10,9 @@ import pytest
 import scipy.stats
 
 from tfhvae import evaluation, figures, plotting, results
-from tfhvae.models import HVAE, VAE, DeepVAE, LadderVAE
+from tfhvae.data import datasets
+from tfhvae.models import ADGM, AVAE, HVAE, M2, SDGM, VAE, CaGeM, DeepVAE, LadderVAE
+from tfhvae.traces import mean_over_classes
 
 EVENT = (4, 4, 1)
 
@@ -21,8 +23,25 @@ def make(kind, likelihood="bernoulli"):
         return VAE(EVENT, likelihood=likelihood, latent_dim=3, hidden_units=(5,))
     if kind == "hvae":
         return HVAE(EVENT, likelihood=likelihood, latent_dims=(3, 2), hidden_units=5)
+    if kind in ("m2", "adgm", "sdgm", "cagem"):
+        return of_classes(kind, EVENT, likelihood=likelihood)
+    if kind == "avae":
+        return AVAE(EVENT, (3, 2), likelihood=likelihood, latent_dims=(4, 2), hidden_units=(6, 5))
     kind = {"deep_vae": DeepVAE, "ladder_vae": LadderVAE}[kind]
     return kind(EVENT, likelihood=likelihood, latent_dims=(4, 3, 2), hidden_units=(6, 5, 4))
+
+
+def of_classes(kind, event_shape, **options):
+    """A model of three classes; the scale of its weights is one that lets the class be seen."""
+    dims = {"latent_dims": (4, 2)} if kind == "cagem" else {"latent_dim": 3}
+    if kind in ("adgm", "sdgm"):
+        dims["auxiliary_dim"] = 4
+    model = {"m2": M2, "adgm": ADGM, "sdgm": SDGM, "cagem": CaGeM}[kind](
+        event_shape, num_classes=3, hidden_units=(6,), **dims, **options
+    )
+    for weight in model.trainable_variables:
+        weight.assign(1.5 * weight)
+    return model
 
 
 def test_images(count=12, seed=0):
@@ -39,8 +58,8 @@ def generated(monkeypatch):
     def watch(model):
         calls, generate = [], type(model).generate
 
-        def recording(self, num_samples=1, latents=None, seed=None):
-            result = generate(self, num_samples, latents, seed)
+        def recording(self, num_samples=1, latents=None, seed=None, **y):
+            result = generate(self, num_samples, latents, seed, **y)
             calls.append((dict(latents or {}), result))
             return result
 
@@ -204,6 +223,241 @@ def test_means_of_a_gaussian_are_clipped_for_display(generated):
     np.testing.assert_allclose(first, np.clip(mean[0, ..., 0], 0.0, 1.0), atol=1e-6)
 
 
+# Classes
+# -------------------------------------------------------------------------------------------------
+
+OF_CLASSES = ("m2", "adgm", "sdgm", "cagem")
+
+
+@pytest.mark.parametrize("kind", OF_CLASSES)
+def test_rows_share_a_draw_and_columns_are_classes(kind, generated):
+    model = make(kind)
+    calls = generated(model)
+    figure = figures.class_conditional(model, seed=2, rows=5, class_names=["a", "b", "c"])
+    top = model.generation_order[0]
+    assert texts(figure) == ["a", "b", "c"]
+    assert [list(latents) for latents, _ in calls] == [[top]] * 3
+    shown = rows_of(figure, 5, 3)
+    for column, (latents, generation) in enumerate(calls):
+        np.testing.assert_array_equal(latents[top], calls[0][0][top])
+        np.testing.assert_array_equal(generation.y, [column] * 5)
+        y = model.one_hot(generation.y)
+        means = model.decode({**generation.latents, "y": y}).mean().numpy()[..., 0]
+        np.testing.assert_allclose(shown[:, column], means, atol=1e-6)
+    assert len(np.unique(calls[0][0][top], axis=0)) == 5
+    if kind == "sdgm":  # a has one noise along a row
+        noises = []
+        for column, (_, generation) in enumerate(calls):
+            loc, scale = model.prior_a(calls[0][0]["z"], model.one_hot([column] * 5), None)
+            noises.append(((generation.latents["a"] - loc) / scale).numpy())
+        np.testing.assert_allclose(noises, [noises[0]] * 3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", OF_CLASSES)
+def test_analogies_keep_what_was_inferred_given_the_predicted_class(kind, generated):
+    model, x = make(kind), test_images()
+    calls = generated(model)
+    figure = figures.analogies(model, x, seed=2, count=4)
+    top = model.generation_order[0]
+    assert texts(figure) == ["image", "0", "1", "2"] and len(calls) == 3
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_array_equal(sheet[:4, :4], x[0, ..., 0])
+    np.testing.assert_array_equal(sheet[-4:, :4], x[3, ..., 0])
+    np.testing.assert_allclose(sheet[-4:, -4:], calls[2][1].mean[3, ..., 0], atol=1e-6)
+    z = calls[0][0][top]
+    noise = model.noise(figures.stateless_seed(2, 13), 4)
+    y = np.argmax(model.class_log_probs(x[:4], noise)[0], -1)
+    expected = model.trace(x[:4], noise=noise, y=y).sites[top].value[0]
+    for column, (latents, generation) in enumerate(calls):
+        np.testing.assert_array_equal(latents[top], z)
+        np.testing.assert_allclose(z, expected, atol=1e-5)
+        np.testing.assert_array_equal(generation.y, [column] * 4)
+    frames = sorted(figure.axes[0].patches, key=lambda patch: patch.get_y())
+    lefts = [text.xy[0] - 2 for text in figure.axes[0].texts]
+    for patch, label in zip(frames, y, strict=True):
+        assert patch.get_x() < lefts[1 + label] < patch.get_x() + 2
+
+
+def test_many_classes_are_cut_off():
+    keras.utils.set_random_seed(0)
+    model = M2(EVENT, num_classes=23, latent_dim=2, hidden_units=(3,))
+    names = [f"c{i}" for i in range(23)]
+    assert texts(figures.class_conditional(model, 0, rows=1, class_names=names)) == names[:20]
+    assert len(texts(figures.analogies(model, test_images(), 0, count=2, class_names=names))) == 21
+
+
+@pytest.mark.parametrize("kind", OF_CLASSES)
+def test_interpolations_have_the_class_of_the_left_end(kind, generated):
+    model, x = make(kind), test_images(6)
+    calls = generated(model)
+    figures.interpolations(model, x, seed=1, rows=3, steps=4)
+    noise = model.noise(figures.stateless_seed(1, 3), 6)
+    y = np.argmax(model.class_log_probs(x, noise)[0], -1)
+    top = model.generation_order[0]
+    trace = model.trace(x, noise=noise)
+    means = mean_over_classes(trace, trace.sites[top].q_mean)[0].numpy()
+    for (latents, generation), weight in zip(calls, np.linspace(0, 1, 4), strict=True):
+        np.testing.assert_array_equal(generation.y, y[::2])
+        expected = (1 - weight) * means[::2] + weight * means[1::2]
+        np.testing.assert_allclose(latents[top], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*OF_CLASSES, "avae"])
+def test_the_last_layer_is_the_usual_reconstruction(kind):
+    model, x = make(kind), test_images()
+    figure = figures.reconstructions_by_layer(model, x, seed=3, count=7)
+    order = model.generation_order
+    assert texts(figure) == ["test images", *(f"from {site}" for site in order)]
+    shown = rows_of(figure, 1 + len(order), 7)
+    expected = model.reconstruct(x[:7], model.noise(figures.stateless_seed(3, 6), 7))
+    np.testing.assert_allclose(shown[-1], expected[..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", OF_CLASSES)
+def test_reconstructions_are_those_of_the_model(kind):
+    model, x = make(kind), test_images()
+    shown = rows_of(figures.reconstructions(model, x, seed=3, count=7), 2, 7)
+    np.testing.assert_array_equal(shown[0], x[:7, ..., 0])
+    expected = model.reconstruct(x[:7], model.noise(figures.stateless_seed(3, 5), 7))
+    np.testing.assert_allclose(shown[1], expected[..., 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sites"),
+    [
+        ("m2", {"z": 3}),
+        ("adgm", {"a": 4, "z": 3}),
+        ("sdgm", {"a": 4, "z": 3}),
+        ("cagem", {"z1": 4, "z2": 2}),
+        ("avae", {"a1": 3, "z1": 4, "a2": 2, "z2": 2}),
+    ],
+)
+def test_auxiliary_latents_are_shown_beside_the_others(kind, sites, monkeypatch):
+    model, x = make(kind), test_images(12)
+    seen = {}
+    monkeypatch.setattr(plotting, "latent_pca", lambda latents, *args, **kw: seen.update(latents))
+    figures.latent_pca(model, x, seed=2, batch_size=5)
+    assert [(site, z.shape) for site, z in seen.items()] == [
+        (site, (12, units)) for site, units in sites.items()
+    ]
+    assert all(len(np.unique(z)) == z.size for z in seen.values())
+
+
+def test_mesh_has_the_classes_of_its_places(generated, monkeypatch):
+    model, x = make("cagem"), test_images()
+    calls, seen = generated(model), []
+    monkeypatch.setattr(plotting, "latent_mesh", lambda *args, **kw: seen.append(args))
+    figures.latent_mesh(model, x, 0, np.arange(12) % 3, "abc", side=5)
+    ((random_images, conditional_images, points, labels, names, limits),) = seen
+    (latents, drawn), (_, fixed) = calls
+    mesh = latents["z2"].reshape(5, 5, 2)
+    np.testing.assert_array_equal(mesh[2, :, 0], np.linspace(-3, 3, 5))
+    np.testing.assert_array_equal(mesh[:, 2, 1], np.linspace(-3, 3, 5))
+    assert limits == (-3.0, 3.0) and points.shape == (12, 2) and len(labels) == 12
+    for images, generation in ((random_images, drawn), (conditional_images, fixed)):
+        np.testing.assert_array_equal(generation.latents["z2"], latents["z2"])
+        np.testing.assert_allclose(images.reshape(25, *EVENT), generation.mean, atol=1e-6)
+    # what the model itself draws most often there
+    counts = np.zeros((25, 3))
+    for seed in range(60):
+        y = model.generate(latents={"z2": latents["z2"]}, seed=seed).y
+        counts[np.arange(25), y] += 1
+    share = counts[np.arange(25), fixed.y].mean() / 60
+    assert share >= np.max(counts.mean(0)) / 60 and (counts.max(1) / 60).mean() - share < 0.08
+
+
+def test_dropped_pixels_are_put_back(generated):
+    """Every sheet of a model that sees a column of pixels is one of whole pictures."""
+    rng = np.random.default_rng(0)
+    mask = rng.random((5, 6, 1)) < 0.5
+    x = rng.integers(0, 2, (12, mask.sum(), 1, 1)).astype(np.float32)
+    split = datasets.Split(x, np.arange(12) % 3)
+    dataset = datasets.DataSet(
+        "toy", "", "bernoulli", None, split, None, split, tuple("abc"), mask,
+        np.full(mask.shape, 0.25, np.float32),
+    )  # fmt: skip
+    keras.utils.set_random_seed(0)
+    model = of_classes("cagem", x.shape[1:])
+    to_pictures = dataset.to_pictures
+    for figure in (
+        figures.samples(model, 0, to_pictures),
+        figures.reconstructions(model, x, 0, to_pictures=to_pictures),
+        figures.reconstructions_by_layer(model, x, 0, to_pictures=to_pictures),
+        figures.injected_samples(model, 0, to_pictures=to_pictures),
+        figures.interpolations(model, x, 0, to_pictures=to_pictures),
+        figures.class_conditional(model, 0, to_pictures=to_pictures),
+        figures.analogies(model, x, 0, to_pictures=to_pictures),
+    ):
+        sheet = np.asarray(figure.axes[0].images[0].get_array())
+        assert (sheet[:5, :6][~mask[..., 0]] == 0.25).all()
+        assert (sheet[-5:, :6][~mask[..., 0]] == 0.25).all()
+        assert not (sheet[:5, :6][mask[..., 0]] == 0.25).any()
+    original = np.asarray(
+        figures.analogies(model, x, 0, to_pictures=to_pictures).axes[0].images[0].get_array()
+    )[:5, :6]
+    np.testing.assert_array_equal(original[mask[..., 0]], x[0, :, 0, 0])
+    vae = VAE(x.shape[1:], latent_dim=2, hidden_units=(3,), prior="vampprior", num_components=4)
+    for figure in (
+        figures.pseudo_inputs(vae, to_pictures),
+        figures.pseudo_input_samples(vae, 0, 2, to_pictures),
+    ):
+        sheet = np.asarray(figure.axes[0].images[0].get_array())
+        assert (sheet[:5, :6][~mask[..., 0]] == 0.25).all()
+    pictures = figures.training_pictures(model, x, 0, to_pictures)
+    assert pictures.keys() == {"samples", "reconstructions", "class_conditional"}
+
+
+# Points of the plane
+# -------------------------------------------------------------------------------------------------
+
+
+def moons(count=300):
+    points, labels = datasets.generated.half_moons(count, 0.1, np.random.default_rng(0))
+    return points.reshape(count, 1, 2, 1), labels
+
+
+@pytest.mark.parametrize("kind", ["m2", "cagem"])
+def test_half_moons_show_the_classifier(kind, monkeypatch):
+    keras.utils.set_random_seed(0)
+    model, (x, labels) = of_classes(kind, (1, 2, 1), likelihood="gaussian"), moons()
+    seen = {}
+    monkeypatch.setattr(plotting, "half_moons", lambda *args, **kw: seen.update(kw, points=args))
+    figures.half_moons(model, x, 0, labels, labelled=x[:6], class_names="abc", count=200)
+    points, samples = seen["points"]
+    np.testing.assert_array_equal(points, x[:200].reshape(-1, 2))
+    assert samples.shape == (200, 2) and seen["sample_classes"].shape == (200,)
+    np.testing.assert_array_equal(seen["labelled"], x[:6].reshape(-1, 2))
+    predictions = np.argmax(model.classify(x, 100, seed=1), -1)
+    assert (seen["predictions"] != predictions[:200]).mean() < 0.1
+    assert abs(seen["error_percent"] - 100 * (predictions != labels).mean()) < 10
+    horizontal, vertical, probabilities = seen["grid"]
+    assert probabilities.shape == (len(vertical), len(horizontal), 3)
+    for place, column, row in ((points.min(0), 0, 0), (points.max(0), -1, -1)):
+        assert (place > [horizontal[0], vertical[0]]).all()
+        assert (place < [horizontal[-1], vertical[-1]]).all()
+        point = np.array([horizontal[column], vertical[row]], np.float32).reshape(1, 1, 2, 1)
+        expected = model.classify(point, 100, seed=2)[0]
+        np.testing.assert_allclose(probabilities[row, column], expected, atol=0.15)
+
+
+def test_known_class_probabilities_are_used(monkeypatch):
+    keras.utils.set_random_seed(0)
+    model, (x, labels) = of_classes("m2", (1, 2, 1), likelihood="gaussian"), moons(20)
+    seen = {}
+    monkeypatch.setattr(plotting, "half_moons", lambda *args, **kw: seen.update(kw))
+    figures.half_moons(model, x, 0, labels, np.eye(3)[1 - labels])
+    np.testing.assert_array_equal(seen["predictions"], 1 - labels)
+    assert seen["error_percent"] == 100.0
+
+
+def test_points_of_a_model_without_classes_have_one_colour():
+    keras.utils.set_random_seed(0)
+    model, (x, _) = VAE((1, 2, 1), "gaussian", latent_dim=2, hidden_units=(3,)), moons(20)
+    figure = figures.half_moons(model, x, 0)
+    assert not figure.legends and len(figure.axes[0].collections[0].get_offsets()) == 20
+    assert figures.training_pictures(model, x, 0).keys() == {"half_moons"}
+
+
 # All figures of a run
 # -------------------------------------------------------------------------------------------------
 
@@ -216,10 +470,9 @@ def run_of(kind):
     """Model, data set and state as of a run of two epochs."""
     model = make(kind)
     units = {site: shape[0] for site, shape in model.noise_shapes.items()}
-    dataset = types.SimpleNamespace(
-        name="toy",
-        class_names=("a", "b"),
-        test=types.SimpleNamespace(images=test_images(), labels=np.arange(12) % 2),
+    split = datasets.Split(test_images(), np.arange(12) % 3)
+    dataset = datasets.DataSet(
+        "toy", "", "bernoulli", None, split, None, split, class_names=("a", "b", "c")
     )
     history = {"bound": [-3.0, -2.0], "test_bound": [-4.0, -3.0]}
     history |= {f"kl/{site}": [1.0, 2.0] for site in model.noise_shapes}
@@ -245,6 +498,78 @@ def test_figures_of_a_run(kind):
     )
     of_evaluation = EVALUATED | ({"kl_per_layer"} if layers else set())
     assert drawn.keys() == ALWAYS | layers | of_evaluation
+
+
+@pytest.mark.parametrize("kind", [*OF_CLASSES, "avae"])
+def test_figures_of_a_run_with_classes_or_auxiliary_latents(kind):
+    model, dataset, state = run_of(kind)
+    layers = OF_LAYERS if len(model.generation_order) > 1 else set()
+    classes = {"class_conditional", "analogies"} if kind != "avae" else set()
+    mesh = {"latent_mesh"} if kind == "cagem" else set()
+    evaluated_ones = EVALUATED | ({"kl_per_layer"} if kind != "m2" else set())
+    arrays = evaluated(model, dataset.test.images)
+    drawn = figures.all_figures(model, dataset, state, 0, arrays)
+    assert drawn.keys() == ALWAYS | layers | classes | mesh | evaluated_ones
+    bars = [label.get_text() for label in drawn["bound_decomposition"].axes[0].get_yticklabels()]
+    sites = list(model.noise_shapes)
+    latent = [*(["y"] if classes else []), *sites[::-1]]
+    assert bars == ["log p(x|z)", *(f"− KL {name}" for name in latent), "ELBO", "$L_K$"]
+    steps = [patch.get_width() for patch in drawn["bound_decomposition"].axes[0].patches]
+    np.testing.assert_allclose(sum(steps[:-2]), arrays["elbo"].mean(), rtol=1e-6)
+    heat_maps = [ax.get_title(loc="left").split(":")[0] for ax in drawn["kl_per_unit"].axes]
+    assert heat_maps[: len(sites)] == sites
+    if classes:  # without labels, classes are clusters
+        assert texts(drawn["class_conditional"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", ["adgm", "cagem"])
+def test_figures_of_a_run_with_labels(kind):
+    model, dataset, state = run_of(kind)
+    columns = state.columns()
+    columns |= {
+        "error_percent": np.array([50.0, 0.0]),
+        "test_error_percent": np.array([66.0, 50.0]),
+    }
+    state.columns = lambda: dict(columns)
+    probabilities = np.eye(3)[np.arange(12) % 2]  # 0 1 0 1 ..., of the labels 0 1 2 0 1 2 ...
+    drawn = figures.all_figures(
+        model,
+        dataset,
+        state,
+        0,
+        class_probabilities=probabilities,
+        labelled=np.array([0, 1, 2]),
+        published_error=0.96,
+    )
+    assert {"error_curve", "confusion_matrix", "class_conditional", "analogies"} < drawn.keys()
+    assert "latent_pca" not in drawn
+    assert texts(drawn["class_conditional"]) == ["a", "b", "c"]
+    assert "66.67 % (8 of 12)" in drawn["confusion_matrix"].get_suptitle()
+    legend = drawn["error_curve"].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == [
+        "training (labelled), last 0.00 %", "test, last 50.00 %", "published 0.96 %",
+    ]  # fmt: skip
+    arrays = evaluated(model, dataset.test.images) | {"class_probabilities": probabilities}
+    drawn = figures.all_figures(model, dataset, state, 0, arrays)
+    assert {"error_curve", "confusion_matrix", "latent_pca"} < drawn.keys()
+
+
+def test_figures_of_a_run_in_the_plane():
+    """No image sheets, the half-moons in their place."""
+    _, _, state = run_of("adgm")
+    keras.utils.set_random_seed(0)
+    model, (x, labels) = of_classes("adgm", (1, 2, 1), likelihood="gaussian"), moons(60)
+    split = datasets.Split(x, labels)
+    dataset = datasets.DataSet(
+        "moons", "", "gaussian", None, split, None, split, class_names=("top", "bottom", "none")
+    )
+    drawn = figures.all_figures(model, dataset, state, 0, labelled=np.arange(6))
+    assert drawn.keys() == {"training_curves", "kl_per_unit", "half_moons"}
+    names = [text.get_text() for text in drawn["half_moons"].legends[0].get_texts()]
+    assert names == ["top", "bottom", "none", "labelled"]
+    assert "error" in drawn["half_moons"].axes[0].get_title(loc="left")
+    unlabelled = figures.all_figures(model, dataset, state, 0, labelled=np.zeros(0, int))
+    assert unlabelled["half_moons"].axes[0].get_title(loc="left").endswith("predicted class")
 
 
 def test_figures_list_layers_from_the_bottom_to_the_top():
@@ -460,16 +785,24 @@ def test_variants_name_what_differs(tmp_path):
 
 @pytest.mark.parametrize(
     "second",
-    [{"depth": 1}, {"depth": 2, "initial_run": "runs/a"}, {"depth": 2, "model": "hvae"}],
-    ids=["same depth", "fine-tuned", "another family"],
+    [{"depth": 2, "initial_run": "runs/a"}, {"depth": 2, "model": "hvae"}],
+    ids=["fine-tuned", "another family"],
 )
-def test_no_study_of_one_depth(tmp_path, second):
+def test_no_study_of_one_run(tmp_path, second):
     record(tmp_path, "a")
     record(tmp_path, "b", **second)
     (tmp_path / "b" / "figures").mkdir()
     text = results.table(tmp_path)
     assert "Depth study" not in text and "## b\n" in text
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_study_of_one_depth_has_tables_and_no_figure(tmp_path):
+    record(tmp_path, "a", bn="none")
+    record(tmp_path, "b", warmup=5)
+    text = results.table(tmp_path)
+    assert "Depth study" in text and "bounds by depth" not in text
+    assert cells(text, "latents")[0][0] == "latents" and not list(tmp_path.glob("*.png"))
 
 
 def test_a_record_without_configuration_is_left_out_of_the_study(study):

@@ -7,7 +7,9 @@ import pathlib
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tfhvae import plotting
 
@@ -198,7 +200,7 @@ def legend_texts(ax):
 def visible_texts(figure):
     """Every text of a drawn figure with its extent in pixels."""
     renderer = figure.canvas.get_renderer()
-    texts = [t for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_visible()]
+    texts = [text for text in figure.findobj(Text) if text.get_visible()]
     return [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text().strip()]
 
 
@@ -538,9 +540,8 @@ class TestClasses:
         assert len({y for _, y in places}) == 1 and places == sorted(places)
         boxes = [box for _, box in visible_texts(figures[name])]
         assert all(0 <= b.x0 <= b.x1 <= width and 0 <= b.y0 <= b.y1 <= height for b in boxes)
-        titles = [box for text, box in visible_texts(figures[name]) if box.y1 == max(
-            b.y1 for b in boxes)]  # fmt: skip
-        assert len(titles) == 1 and titles[0].y0 > sorted(b.y1 for b in boxes)[-2]
+        *names, title = sorted(boxes, key=lambda box: box.y1)
+        assert title.y0 > max(box.y1 for box in names)
 
     def test_columns_are_classes(self):
         data = images(2, 3, 8, 8, 1)
@@ -620,8 +621,7 @@ class TestClasses:
     def test_boundary_lies_where_two_classes_are_equally_likely(self, figures):
         figure = figures["half_moons/two"]
         left, right = figure.axes
-        (lines,) = (c for c in left.collections if c.get_array() is not None and c.get_paths()
-                    and hasattr(c, "levels"))  # fmt: skip
+        (lines,) = (drawn for drawn in left.collections if isinstance(drawn, ContourSet))
         np.testing.assert_allclose(lines.get_paths()[0].vertices[:, 0], 0.5, atol=1e-6)
         assert left.get_title(loc="left") == "test points by predicted class, error 1.25 %"
         names = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -637,7 +637,7 @@ class TestClasses:
         left = figures["half_moons/three"].axes[0]
         regions = left.collections[0].get_array()
         assert set(np.unique(regions)) == {0, 1, 2}
-        assert sum(hasattr(c, "levels") for c in left.collections) == 3
+        assert sum(isinstance(drawn, ContourSet) for drawn in left.collections) == 3
 
     def test_densities_are_normalised_and_of_one_scale(self, figures):
         ax, samples = figures["density_2d/many"].axes[:2]
@@ -645,7 +645,6 @@ class TestClasses:
         for image in (ax.images[0], samples.images[0]):
             np.testing.assert_allclose(image.get_array().sum() * area, 1.0)
         assert ax.images[0].get_clim() == samples.images[0].get_clim()
-        assert ax.images[0].get_array().argmax() // 20 in range(20)
         shown = ax.images[0].get_array()
         assert shown[10, 2] > 5 * shown[10, 10]  # a ring
         assert not samples.get_title(loc="right")

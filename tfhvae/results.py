@@ -95,9 +95,10 @@ def table(results):
 
 
 def _depth_studies(results, records):
-    """Writes `results/depth_DATASET.png` and gives the text of a section, for every study: runs of
-    one data set, protocol and number of epochs with different numbers of layers. A second study of
-    a data set, of fewer epochs say, has its figure in `depth_DATASET_2.png`."""
+    """Gives the text of a section for every study: two or more runs of one data set, protocol and
+    number of epochs. Where they have different numbers of layers, it has a figure,
+    `results/depth_DATASET.png`; that of a second study of the data set, of fewer epochs say, is
+    `depth_DATASET_2.png`."""
     studies = {}
     for name, summary in records:
         path = os.path.join(results, name, "config.json")
@@ -110,17 +111,20 @@ def _depth_studies(results, records):
             studies.setdefault(key, []).append(_run(name, config, summary))
     drawn = {}  # data set -> number of its studies so far
     for (dataset, epochs, protocol), runs in sorted(studies.items()):
-        if len({len(run.latents) for run in runs}) < 2:
+        if len(runs) < 2:
             continue
-        drawn[dataset] = drawn.get(dataset, 0) + 1
-        figure = f"depth_{dataset}" + (f"_{drawn[dataset]}" if drawn[dataset] > 1 else "") + ".png"
         runs = sorted(runs, key=lambda run: (run.variant, len(run.latents), run.latents, run.name))
-        heading = f"Depth study: {dataset} ({-epochs} epochs)"
-        plotting.save(_depth_figure(runs, heading), os.path.join(results, figure))
+        heading, picture = f"Depth study: {dataset} ({-epochs} epochs)", ""
+        if len({len(run.latents) for run in runs}) > 1:
+            drawn[dataset] = drawn.get(dataset, 0) + 1
+            count = f"_{drawn[dataset]}" if drawn[dataset] > 1 else ""
+            figure = f"depth_{dataset}{count}.png"
+            plotting.save(_depth_figure(runs, heading), os.path.join(results, figure))
+            picture = f"![bounds by depth]({figure})\n\n"
         yield (
             f"## {heading}\n\nProtocol: {protocol}. Cells: test log-likelihood L_K (K importance "
             "samples) / ELBO L_1, means in nats. BN: batch normalisation; WU: warm-up.\n\n"
-            f"{_bounds_table(runs)}\n![bounds by depth]({figure})\n\n"
+            f"{_bounds_table(runs)}\n{picture}"
             f"{_active_units_table(runs, 'mnist' in dataset and 'fashion' not in dataset)}"
         )
 

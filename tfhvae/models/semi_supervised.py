@@ -394,7 +394,8 @@ class M1M2(SemiSupervisedModel):
         z1 = loc + scale * noise["z1"] if values.get("z1") is None else values["z1"]
         vectors, log_q = self.infer_class(self._log_q_y(z1, training), y, noise)
         q_z2 = self.q_z2([self.lift(z1, y), vectors], training=training)[0]
-        z2 = draw(q_z2, STANDARD_NORMAL, self.lift(noise["z2"], y), self.lift(values.get("z2"), y))
+        value = self.lift_value(values.get("z2"), y)
+        z2 = draw(q_z2, STANDARD_NORMAL, self.lift(noise["z2"], y), value)
         p_z1 = self.p_z1([vectors, z2.value], training=training)[0]
         noise_z1, value_z1 = self.lift(noise["z1"], y), self.lift(values.get("z1"), y)
         sites = {
