@@ -608,9 +608,9 @@ class TestClasses:
         left, middle, right = plotting.latent_mesh(data, 1 - data, points, limits=(-2, 2)).axes
         for ax, expected in ((left, data), (right, 1 - data)):
             shown = np.asarray(ax.images[0].get_array())
-            assert shown.shape == (16, 16)
+            assert shown.shape == (18, 18)  # with a thin gap
             for row, column in np.ndindex(2, 2):  # row 0 at the bottom
-                tile = shown[8 - 8 * row : 16 - 8 * row, 8 * column : 8 * column + 8]
+                tile = shown[9 - 9 * row : 17 - 9 * row, 9 * column : 9 * column + 8]
                 np.testing.assert_allclose(tile, expected[row, column, ..., 0])
             assert ax.images[0].get_extent() == [-4, 4, -4, 4]  # centres at -2 and 2
         (frame,) = middle.patches

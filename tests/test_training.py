@@ -195,7 +195,9 @@ def test_recalibration_leaves_other_models_alone(monkeypatch):
 
 
 def test_run_is_evaluated_with_the_statistics_that_it_names(tmp_path):
-    run = run_of(ladder_config(), tmp_path / "run")
+    config = ladder_config()
+    config.evaluation.batch_statistics = "running"
+    run = run_of(config, tmp_path / "run")
     run.train()
     running = values(training.batch_statistics(run.model))
     summary = run.evaluate()

@@ -216,7 +216,7 @@ def base_config(model, dataset):
                 "num_samples": 5000,
                 "active_unit_samples": 10,
                 "classifier_samples": 100,  # draws behind a class probability
-                "batch_statistics": "running",
+                "batch_statistics": "recalibrated",
             },
             "published": {
                 "log_likelihood": config_dict.placeholder(float),
@@ -301,7 +301,6 @@ def sonderby(variant, dataset, epochs, warmup_epochs=200, published=()):
     config.optimizer.learning_rate = 1e-3
     config.training.batch_size = 256
     config.training.epochs = epochs
-    config.evaluation.batch_statistics = "recalibrated"
     if variant in published:
         config.published.log_likelihood, config.published.source = published[variant]
     return config

@@ -175,6 +175,8 @@ class Run:
             self.config.seed,
             arrays,
             self.config.published.log_likelihood,
+            labelled=self.labelled if len(self.labelled) else None,
+            published_error=self.config.published.error_percent,
         )
         return [self._save_figure(name, figure) for name, figure in drawn.items()]
 
@@ -195,12 +197,10 @@ class Run:
                 sample=generation.sample.numpy(),
                 **generation.latents,
             )
-        return [
-            self.path("samples.npz"),
-            self._save_figure(
-                "samples", plotting.image_grid(generation.mean.numpy(), title="samples (means)")
-            ),
-        ]
+        sheet = plotting.image_grid(
+            self.dataset.to_pictures(generation.mean.numpy()), title="samples (means)"
+        )
+        return [self.path("samples.npz"), self._save_figure("samples", sheet)]
 
     # What a run knows of itself --------------------------------------------------------------
 
@@ -297,7 +297,9 @@ class Run:
                 monitor,
                 training.TensorBoardLog(
                     self.path("tensorboard"),
-                    lambda model: figures.training_pictures(model, preview, self.config.seed),
+                    lambda model: figures.training_pictures(
+                        model, preview, self.config.seed, dataset.to_pictures
+                    ),
                     config.histograms,
                     held_out,
                     monitor.scalars,
@@ -496,6 +498,7 @@ class Run:
             "test/elbo": float(arrays["elbo"].mean()),
             "test/log_px": float(arrays["log_px"].mean()),
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},
+            **({"test/kl/y": float(arrays["kl/y"].mean())} if "kl/y" in arrays else {}),
             **{
                 f"test/active_units/{site}": int((arrays[f"q_mean/{site}"].var(0) > 0.01).sum())
                 for site in sites
@@ -549,7 +552,8 @@ class Run:
             "test/classifier_samples": self.config.evaluation.classifier_samples
             if self._entry.classifier is None
             else None,
-            "test/classifier": self._entry.classifier or "q(y|.)",
+            "test/classifier": self._entry.classifier
+            or ("p(y|x)" if self.model_class is models.CaGeM else "q(y|x)"),
             "num_labels": len(self.labelled),
             "label_seed": self.config.labels.seed,
             "label_weight_alpha": self._label_weight(),

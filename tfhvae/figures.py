@@ -205,7 +205,9 @@ def half_moons(
     options = {}
     if isinstance(model, SemiSupervisedModel):
         if class_probabilities is None:
-            class_probabilities = _classify(model, x, stateless_seed(seed, 18))
+            class_probabilities = estimates.classify(
+                model, x, num_samples=10, seed=stateless_seed(seed, 18), batch_size=2000
+            )
         predictions = np.argmax(class_probabilities, -1)
         options = {
             "predictions": predictions[:count],
@@ -462,15 +464,15 @@ def _by_batch(function, x, seed, batch_size=500):
     ]
 
 
-def _classify(model, x, seed):
-    return estimates.classify(model, x, num_samples=10, seed=seed, batch_size=2000)
-
-
-def _class_grid(model, x, seed, cells=100):
-    """`(x [W], y [H], probabilities [H, W, Y])` over a rectangle somewhat larger than the points."""
+def _class_grid(model, x, seed, cells=100, num_samples=50):
+    """`(x [W], y [H], probabilities [H, W, Y])` over a rectangle somewhat larger than the points.
+    All points have the same noise, so that the boundary between classes is smooth."""
     points = np.reshape(x, [-1, 2])
     low, high = points.min(0), points.max(0)
     margin = 0.1 * (high - low) + 1e-3
     axes = np.linspace(low - margin, high + margin, cells, dtype=np.float32).T
-    plane = np.stack(np.meshgrid(*axes), -1).reshape(-1, *_PLANE)
-    return *axes, _classify(model, plane, seed).reshape(cells, cells, -1)
+    plane = np.stack(np.meshgrid(*axes), -1).reshape(cells, cells, *_PLANE)
+    one = model.noise(seed, 1, num_samples)
+    noise = {site: tf.tile(values, [1, cells, 1]) for site, values in one.items()}
+    classify = tf.function(lambda row: model.classify(row, noise=noise))
+    return *axes, np.stack([classify(row) for row in plane])

@@ -345,7 +345,7 @@ def error_curve(history, published=None, title="Classification error"):
         history,
         lambda name: name == "epoch" or name.removeprefix(_part_of(name)) == "error_percent",
     )
-    figure, (ax,) = _panels(1, title, width=6.2, height=3.8)
+    figure, (ax,) = _panels(1, title, width=8.0, height=3.6)
     _set_heading(ax, None, x="epoch", y="error (%)")
     ax.xaxis.set_major_locator(_whole_numbers())
     for prefix, (part, colour, style) in _PARTS.items():
@@ -375,7 +375,7 @@ def error_curve(history, published=None, title="Classification error"):
         )
         high = max(high, 1.15 * published)
     ax.set_ylim(-0.02 * high, high)
-    ax.legend(loc="upper right", fontsize=8, framealpha=0.8, edgecolor="none")
+    _legend_beside(ax)
     return _laid_out(figure)
 
 
@@ -575,6 +575,8 @@ def latent_mesh(
     edges = (limits[0] - half, limits[1] + half)
     figure, (left, middle, right) = _panels(3, title, width=5.2, height=5.2)
     for ax, (heading, images) in zip((left, right), sheets.items(), strict=True):
+        gap = max(1, round(max(images.shape[2:4]) / 20))
+        images = np.pad(images, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1.0)
         _, _, height, width, channels = images.shape
         sheet = images[::-1].transpose(0, 2, 1, 3, 4).reshape(count * height, count * width, -1)
         ax.imshow(

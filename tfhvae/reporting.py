@@ -40,6 +40,9 @@ def print_summary(summary):
     for name in summary:
         if name.startswith("test/kl/"):
             site = name.removeprefix("test/kl/")
+            if f"test/active_units/{site}" not in summary:  # y has none
+                table.add_row(f"KL {site}", f"{summary[name]:.2f} nats")
+                continue
             active = f"{summary[f'test/active_units/{site}']} active units"
             by_kl = summary.get(f"test/active_units_kl/{site}")
             if by_kl is not None:

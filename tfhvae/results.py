@@ -246,9 +246,18 @@ def _row(name, summary):
 def _details(name, summary):
     sites = [key.removeprefix("test/kl/") for key in summary if key.startswith("test/kl/")]
     latent = "; ".join(
-        f"KL {site} {summary[f'test/kl/{site}']:.2f} nats, {summary[f'test/active_units/{site}']} active units"
+        f"KL {site} {summary[f'test/kl/{site}']:.2f} nats"
+        + (f", {active} active units" if active is not None else "")
         for site in sites
+        for active in [summary.get(f"test/active_units/{site}")]
     )
+    if "test/error_percent" in summary:
+        published = summary.get("published/error_percent")
+        latent += (
+            f". Classification error with {summary['num_labels']} labels "
+            f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %"
+            + (f", published {published:.2f} %" if published is not None else "")
+        )
     return (
         f"## {name}\n\n"
         f"    {summary['command']}\n\n"

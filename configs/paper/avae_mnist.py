@@ -25,7 +25,6 @@ def get_config(variant="avae-2"):
     config.optimizer.learning_rate = 1e-3
     config.training.batch_size = 256
     config.training.epochs = 2000
-    config.evaluation.batch_statistics = "recalibrated"
     config.published.log_likelihood = PUBLISHED[variant]
     config.published.source = "Maaløe et al. 2016"
     return config

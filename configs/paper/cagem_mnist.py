@@ -36,7 +36,6 @@ def get_config(variant="cagem-100"):
     config.optimizer.schedule = "step"
     config.optimizer.decay_epochs = 50
     config.training.epochs = 1000
-    config.evaluation.batch_statistics = "recalibrated"
     config.published.log_likelihood, config.published.error_percent = PUBLISHED[variant]
     config.published.source = "Maaløe et al. 2017"
     return config

@@ -38,6 +38,5 @@ def get_config(variant="adgm"):
     config.optimizer.global_clipnorm = 5.0
     config.optimizer.element_clip = 1.0
     config.training.epochs = 1000
-    config.evaluation.batch_statistics = "recalibrated"
     config.published.error_percent, config.published.source = PUBLISHED[variant]
     return config
