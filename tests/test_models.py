@@ -40,13 +40,16 @@ _LIMIT = {"logit_limit": 11.512915}
 _DEEP = {"latent_dims": (4, 3, 2), "hidden_units": (8, 7, 6)}
 _TWO = {"latent_dims": (4, 3), "hidden_units": (8, 6)}
 _SEMI = {"latent_dim": 3, "hidden_units": (8, 6), "num_classes": 4}
+_M1M2 = {"m1_latent_dim": 4, "m1_hidden_units": (8, 6), "latent_dim": 3, "hidden_units": (8,)}
 _ALL, _HIDDEN, _NONE = ({"batch_normalization": where} for where in ("all", "hidden", "none"))
 
 # The one list of models. Each property below holds for every line.
 CASES = {
     "vae": Case(models.VAE, _VAE, ("vae",)),
     "vae grey": Case(models.VAE, {**_VAE, **_GREY}, event_shape=(6, 5, 3)),
-    "vae dense": Case(models.VAE, {**_VAE, "gated": False, "activation": "tanh"}, ("iwae",)),
+    "vae dense": Case(
+        models.VAE, {**_VAE, "gated": False, "activation": "tanh"}, ("iwae", "m1_svm")
+    ),
     "vae mixture": Case(models.VAE, {**_VAE, **_MIXTURE}),
     "vae vampprior": Case(models.VAE, {**_VAE, **_VAMP, **_LIMIT}, ("vampprior",)),
     "vae vampprior grey": Case(models.VAE, {**_VAE, **_VAMP, **_GREY}),
@@ -70,6 +73,7 @@ CASES = {
     ),
     "avae": Case(models.AVAE, {**_TWO, **_NONE, "auxiliary_dims": (3, 2)}, ("avae",)),
     "m2": Case(models.M2, {**_SEMI, **_NONE}, ("m2",)),
+    "m1 m2": Case(models.M1M2, {**_M1M2, "num_classes": 4}, ("m1_m2",)),
     "adgm": Case(models.ADGM, {**_SEMI, **_ALL, "auxiliary_dim": 2}, ("adgm",)),
     "adgm given x": Case(
         models.ADGM, {**_SEMI, **_NONE, "auxiliary_dim": 2, "auxiliary_given_x": True}
@@ -90,6 +94,7 @@ SAMPLED_KL = {
     "deep vae": ("z1", "z2"),
     "deep vae bn": ("z1",),
     "avae": ("a1", "z1", "a2"),
+    "m1 m2": ("z1",),
     "adgm": ("a",),
     "adgm given x": ("a",),
     "sdgm": ("a",),
@@ -180,7 +185,8 @@ def test_the_list_covers_every_configuration():
 
 @each_model
 def test_settings_are_checked(name):
-    case, choices = CASES[name], {"prior", "batch_normalization", "top_down", "upward"}
+    case = CASES[name]
+    choices = {"prior", "batch_normalization", "top_down", "upward", "label_inference"}
     known = choices & model_of(name).get_config().keys()
     assert known
     for setting in ("likelihood", *known):
@@ -776,6 +782,13 @@ GOLDEN = {
         "z1/log_p": -4.726,
         "z2/log_q": -3.4138,
         "z2/log_p": -3.7056,
+    },
+    "m1 m2": {
+        "log_px": -45.5625,
+        "z1/log_q": -4.6107,
+        "z1/log_p": -4.9878,
+        "z2/log_q": -3.5799,
+        "z2/log_p": -3.7239,
     },
 }
 
