@@ -489,7 +489,7 @@ OBJECTIVES = [
 
 
 def loss_of_the_equations(model, batch, noise, alpha=1.0, beta=1.0, num_importance=1, **_):
-    """2016, Eqs. 12 and 13; thesis Eq. 4.33; batch means for sums: the loss and its parts."""
+    """2016, Eqs. 12 and 13; thesis Eq. 4.33, per unlabelled image: the loss and its parts."""
     (x_labelled, y), x = batch
     labelled = looped(model, x_labelled, noise[0])
     log_q_y = np.stack([labelled.label.log_q[:, k, b] for b, k in enumerate(y)], -1)
@@ -500,7 +500,8 @@ def loss_of_the_equations(model, batch, noise, alpha=1.0, beta=1.0, num_importan
     else:
         cross_entropy = -log_q_y.mean(0)
         terms["bound_labelled"] = labelled_bound(labelled, y, num_importance, beta).mean()
-    loss = alpha * cross_entropy.mean() - sum(terms.values())
+    of_labelled = alpha * cross_entropy - terms.get("bound_labelled", 0.0)
+    loss = of_labelled.sum() / len(x) - terms["bound"]
     return loss, {**terms, "cross_entropy": cross_entropy.mean()}
 
 

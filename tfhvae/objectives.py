@@ -190,13 +190,13 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class SemiSupervisedObjective(Objective):
-    """Maximises, per unlabelled and per labelled image of a batch,
+    """Maximises, over the labelled and the B unlabelled images of a batch,
 
-        mean U(x_u) + mean [L(x_l, y_l) - alpha (-log q(y_l|x_l))]
+        1/B [ sum U(x_u) + sum (L(x_l, y_l) - alpha (-log q(y_l|x_l))) ]
 
-    (Maaløe et al. 2016, Eqs. 12 and 13, each sum replaced by its batch's mean, as in the authors'
-    code: half of every batch is labelled, however few labels there are). CaGeM has no L; its
-    cross-entropies come from the model. Batches are `((x_l, y_l), x_u)`.
+    (Maaløe et al. 2016, Eqs. 12 and 13). Half of every batch is labelled, or all labelled images
+    where they are fewer, so that labelled images occur much more often than unlabelled ones. CaGeM
+    has no L; its cross-entropies come from the model. Batches are `((x_l, y_l), x_u)`.
 
     Args:
       alpha: weight of the cross-entropy; the papers' beta (N_l + N_u) / N_l.
@@ -231,13 +231,14 @@ class SemiSupervisedObjective(Objective):
         trace = model.trace(x, noise=noise, training=training)
         bound = self.bound(trace, beta)
         labelled, cross_entropy = model.labelled_terms(x_labelled, y, noise_labelled, training)
-        loss = self.alpha * tf.reduce_mean(cross_entropy) - tf.reduce_mean(bound)
+        share = tf.cast(tf.shape(y)[0] / tf.shape(x)[0], tf.float32)  # labelled per unlabelled
+        loss = share * self.alpha * tf.reduce_mean(cross_entropy) - tf.reduce_mean(bound)
         scalars, unit_kl = _record(trace, bound, beta)
         scalars |= self._classification(model, x_labelled, y, noise_labelled)
         scalars["cross_entropy"] = tf.reduce_mean(cross_entropy)
         if model.has_labelled_bound:
             scalars["bound_labelled"] = tf.reduce_mean(self.bound(labelled, beta))
-            loss -= scalars["bound_labelled"]
+            loss -= share * scalars["bound_labelled"]
         return loss, scalars, unit_kl
 
     def evaluate(self, model, data, noise):
