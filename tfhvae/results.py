@@ -85,7 +85,7 @@ def table(results):
     rows = [_row(name, summary) for name, summary in records]
     text = _HEADER + "\n".join(rows) + "\n\n"
     text += "".join(_depth_studies(results, records))
-    text += "\n".join(_details(*record) for record in records)
+    text += "\n".join(_details(results, *record) for record in records)
     notes = os.path.join(results, "NOTES.md")
     if os.path.exists(notes):
         with open(notes, encoding="utf-8") as file:
@@ -243,7 +243,7 @@ def _row(name, summary):
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _details(name, summary):
+def _details(results, name, summary):
     sites = [key.removeprefix("test/kl/") for key in summary if key.startswith("test/kl/")]
     latent = "; ".join(
         f"KL {site} {summary[f'test/kl/{site}']:.2f} nats"
@@ -258,13 +258,19 @@ def _details(name, summary):
             f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %"
             + (f", published {published:.2f} %" if published is not None else "")
         )
+    pictures = [  # a plane has no sheet of samples
+        figure
+        for figure in ("samples", "half_moons", "training_curves")
+        if os.path.exists(os.path.join(results, name, "figures", f"{figure}.png"))
+    ]
     return (
         f"## {name}\n\n"
         f"    {summary['command']}\n\n"
         f"Protocol: {summary['protocol']}. log p(x|z) {summary['test/log_px']:.2f} nats; {latent}. "
         f"Trained for {summary['train_seconds'] / 60:.0f} minutes "
         f"({summary['train_images_per_second']:,.0f} images/s).\n\n"
-        f"![samples]({name}/figures/samples.png) ![curves]({name}/figures/training_curves.png)\n"
+        + " ".join(f"![{figure}]({name}/figures/{figure}.png)" for figure in pictures)
+        + "\n"
     )
 
 
