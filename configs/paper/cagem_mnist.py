@@ -8,7 +8,7 @@ Variants: cagem-20, cagem-50 and cagem-100 (labels, balanced over the ten classe
 cagem-0-K10 and cagem-0-K20 (no labels, K clusters). beta = 0.1 and the number of epochs are ours:
 the paper names neither.
 
-Time on two cores: about 90 s an epoch, 1000 epochs. Expected: -79.4 to -82 nats, and errors of
+Time on two cores: about 3 minutes an epoch, 1000 epochs. Expected: -79.4 to -82 nats, and errors of
 15.86, 2.42 and 1.16 % with 20, 50 and 100 labels.
 """
 

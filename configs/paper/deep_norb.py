@@ -6,7 +6,7 @@ Variants: vae-L, vae_bn-L, vae_bn_wu-L, ladder_vae-L and prob_ladder-L with L = 
 Gaussian output, tanh, learning rate 0.002, warm-up over 1000 epochs, as in 2016a; 2016b trains for
 2000 epochs.
 
-Time on two cores: about 4 s an epoch for five layers, 4000 epochs. Expected: log-densities of
+Time on two cores: not measured; about 4 s an epoch by its size, 4000 epochs. Expected: log-densities of
 3400 to 3500 nats for the variants with batch normalisation and warm-up; how the papers' images were
 resized is not known, and a density depends on it.
 """

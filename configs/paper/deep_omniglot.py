@@ -8,7 +8,7 @@ Variants: vae-L, vae_bn-L, vae_bn_wu-L, ladder_vae-L and prob_ladder-L with L = 
 published numbers are those of Burda's 28x28 images (`omniglot`); `omniglot_resized` makes 28x28
 images from the 105x105 originals, with which they do not compare.
 
-Time on two cores: 3 to 5 s an epoch for five layers, 1500 epochs. Expected: -102.2 nats
+Time on two cores: about 3 s an epoch at the speed of MNIST, 1500 epochs. Expected: -102.2 nats
 (ladder_vae-3), -102.5 (vae_bn_wu-3), -101.3 (prob_ladder-3).
 """
 

@@ -10,7 +10,7 @@ training images are unlabelled, 100 of them labelled as well; half of every batc
 pixels with a standard deviation below 0.1 are dropped. Learning rate, batch normalisation, clipping
 and beta = 0.1 are those of the authors' code, the rest those of the paper.
 
-Time on two cores: about 60 s an epoch, 1000 epochs. Expected: about 1 % (adgm, sdgm), 9 to 12 %
+Time on two cores: about 50 s an epoch (adgm), 1000 epochs. Expected: about 1 % (adgm, sdgm), 9 to 12 %
 (m2).
 """
 
