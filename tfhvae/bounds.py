@@ -25,9 +25,9 @@ from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Trace
 def log_weights(trace: Trace, beta=1.0):
     """Log importance weights `[S, (Y,) B]`: log p(x, y, z) - log q(z), with the latent terms
     scaled by `beta`. A relaxed y is a latent variable like the others."""
-    log_w = trace.log_px + beta * tf.add_n(
-        [site.log_p - site.log_q for site in trace.sites.values()]
-    )
+    log_w = trace.log_px
+    if trace.sites:
+        log_w += beta * tf.add_n([site.log_p - site.log_q for site in trace.sites.values()])
     return _with_label(trace, log_w, beta)
 
 
@@ -62,14 +62,10 @@ def elbo(trace: Trace, beta=1.0, free_bits=0.0):
       free_bits: nats; each site's KL, per example, counts as max(free_bits, KL) (after Kingma et
         al. 2016, who take the maximum of batch means).
     """
-    latent_cost = (
-        tf.add_n(
-            [tf.maximum(tf.reduce_sum(site.kl, -1), free_bits) for site in trace.sites.values()]
-        )
-        if free_bits
-        else tf.add_n([tf.reduce_sum(site.kl, -1) for site in trace.sites.values()])
-    )
-    per_sample = trace.log_px - beta * latent_cost
+    per_sample = trace.log_px
+    for site in trace.sites.values():
+        kl = tf.reduce_sum(site.kl, -1)
+        per_sample -= beta * (tf.maximum(kl, free_bits) if free_bits else kl)
     per_sample = _with_label(trace, per_sample, beta)
     return tf.reduce_mean(_reduce_classes(trace, per_sample, "outside"), 0)
 

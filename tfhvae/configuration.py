@@ -42,6 +42,18 @@ _VAE = {
 }
 _HVAE = {"latent_dims": (40, 40), "hidden_units": 300, **_PRIOR, **_GAUSSIAN}
 _CONV_HVAE = {**_HVAE, "width": 1.0, "decoder_convolutions": 4}
+_PIXEL_CNN = {"pixel_filters": 64, "first_kernel_size": 7, "blocks": 4}
+_FAME = {
+    "latent_dims": (64, 32, 16, 8, 4),
+    "hidden_units": (512, 256, 128, 64, 32),
+    "filters": (32, 64, 64, 64, 64),
+    "activation": "relu",
+    "batch_normalization": "hidden",
+    "decoder": "pixel_cnn",
+    "concatenate": True,
+    "context_channels": 8,
+    **_PIXEL_CNN,
+}
 _DEEP = {
     "latent_dims": (64, 32, 16, 8, 4),
     "hidden_units": (512, 256, 128, 64, 32),
@@ -72,6 +84,17 @@ MODELS = {
         "HVAE", "two-level hierarchical VAE with a VampPrior on z2", {**_HVAE, "prior": "vampprior"}
     ),
     "conv_hvae": ModelEntry("ConvHVAE", "two-level HVAE with gated convolutions", _CONV_HVAE),
+    "pixel_hvae": ModelEntry(
+        "PixelHVAE",
+        "two-level HVAE with a PixelCNN decoder (Tomczak & Welling 2018)",
+        {
+            **_HVAE,
+            "width": 1.0,
+            "pixel_filters": 64,
+            "masked_convolutions": 7,
+            "first_kernel_size": 3,
+        },
+    ),
     "deep_vae": ModelEntry(
         "DeepVAE", "VAE of L layers, inference bottom-up (Sønderby et al. 2016a)", _DEEP
     ),
@@ -141,6 +164,21 @@ MODELS = {
             "label_inference": "enumerated",
             "temperature": 0.5,
         },
+    ),
+    "pixel_cnn": ModelEntry(
+        "PixelCNNModel",
+        "autoregressive model without latent variables (van den Oord et al. 2016)",
+        {**_PIXEL_CNN, "kind": "residual", "batch_normalization": "hidden"},
+    ),
+    "fame": ModelEntry(
+        "FAME",
+        "feature map VAE: convolutional Ladder VAE with a PixelCNN (Maaløe & Winther 2018)",
+        _FAME,
+    ),
+    "fame_no_concat": ModelEntry(
+        "FAME",
+        "feature map VAE whose PixelCNN does not see the image: one-pass generation",
+        {**_FAME, "concatenate": False},
     ),
 }
 DEFAULT_MODEL = "vampprior"

@@ -112,12 +112,7 @@ class StepMeans(keras.metrics.Metric):
 
     def unit_kl(self):
         """`{site: [units]}`, mean KL per unit so far, in nats."""
-        return dict(
-            zip(
-                self.units,
-                tf.split(self._means()[len(self.scalar_names) :], list(self.units.values())),
-            )
-        )
+        return _by_site(self._means()[len(self.scalar_names) :], self.units)
 
     def result(self):
         return self.scalars()
@@ -145,12 +140,15 @@ class PosteriorMoments(keras.metrics.Metric):
 
     def update_state(self, q_means):
         """`q_means`: `{site: [B, units]}`, E_q[u|x] of each example."""
-        examples = tf.shape(q_means[next(iter(self.units))])[0]
-        self.add(*self.sums(q_means), tf.cast(examples, tf.float32))
+        if self.units:
+            examples = tf.shape(q_means[next(iter(self.units))])[0]
+            self.add(*self.sums(q_means), tf.cast(examples, tf.float32))
 
     def sums(self, q_means):
         """Sums over examples of the posterior means and of their squares, `[units of all sites]`
         each."""
+        if not self.units:
+            return tf.zeros([0]), tf.zeros([0])
         joined = tf.concat([q_means[site] for site in self.units], -1)
         return tf.reduce_sum(joined, 0), tf.reduce_sum(tf.square(joined), 0)
 
@@ -164,7 +162,7 @@ class PosteriorMoments(keras.metrics.Metric):
         """`{site: [units]}`, Var_x E_q[u|x]."""
         examples = tf.maximum(self.examples.value, 1.0)
         variance = self.second.value / examples - tf.square(self.first.value / examples)
-        return dict(zip(self.units, tf.split(variance, list(self.units.values()))))
+        return _by_site(variance, self.units)
 
     def active_units(self):
         """`{site: number of units whose variance exceeds ACTIVE_UNIT_VARIANCE}`."""
@@ -175,6 +173,13 @@ class PosteriorMoments(keras.metrics.Metric):
 
     def result(self):
         return self.variance()
+
+
+def _by_site(values, units):
+    """`{site: [units]}` of the units of all sites in one vector."""
+    if not units:
+        return {}
+    return dict(zip(units, tf.split(values, list(units.values()))))
 
 
 def _zeros(metric, shape, name, dtype=None):

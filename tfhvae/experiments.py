@@ -197,9 +197,9 @@ class Run:
                 sample=generation.sample.numpy(),
                 **generation.latents,
             )
-        sheet = plotting.image_grid(
-            self.dataset.to_pictures(generation.mean.numpy()), title="samples (means)"
-        )
+        images = figures.picture(self.model, generation).numpy()
+        kind = "draws" if self.model.is_autoregressive else "means"
+        sheet = plotting.image_grid(self.dataset.to_pictures(images), title=f"samples ({kind})")
         return [self.path("samples.npz"), self._save_figure("samples", sheet)]
 
     # What a run knows of itself --------------------------------------------------------------
@@ -419,9 +419,7 @@ class Run:
     def _jit_compile(self):
         if self.hardware.jit_compile is not None:
             return self.hardware.jit_compile
-        return not (
-            isinstance(self.model_class, type) and issubclass(self.model_class, models.ConvHVAE)
-        )
+        return self.model_class.is_faster_under_xla
 
     @property
     def _entry(self):
@@ -494,7 +492,7 @@ class Run:
             else None,
             "test/log_likelihood": mean,
             "test/log_likelihood_stderr": None if np.isnan(error) else error,
-            "test/eval_samples": config.evaluation.num_samples,
+            "test/eval_samples": config.evaluation.num_samples if sites else 1,
             "test/elbo": float(arrays["elbo"].mean()),
             "test/log_px": float(arrays["log_px"].mean()),
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},

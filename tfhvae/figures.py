@@ -13,6 +13,7 @@ from tfhvae import evaluation as estimates
 from tfhvae import plotting
 from tfhvae.models.base import stateless_seed
 from tfhvae.models.cluster_aware import CaGeM
+from tfhvae.models.feature_map import FAME
 from tfhvae.models.semi_supervised import SemiSupervisedModel
 from tfhvae.traces import mean_over_classes
 
@@ -22,19 +23,37 @@ _PLANE = (1, 2, 1)  # event shape of points of the plane
 
 
 def samples(model, seed, to_pictures=None):
-    """A sheet of means of p(x|z), z drawn from the prior."""
+    """A sheet of means of p(x|z), z drawn from the prior; of draws, where pixels depend on each
+    other."""
     return plotting.image_grid(
-        _shown(model.generate(_SHEET, seed=stateless_seed(seed, 0)).mean, to_pictures),
-        title="samples from the prior (means)",
+        _shown(picture(model, model.generate(_SHEET, seed=stateless_seed(seed, 0))), to_pictures),
+        title=f"samples from the prior ({'draws' if model.is_autoregressive else 'means'})",
     )
+
+
+def picture(model, generation):
+    """What one shows of a `Generation`: the mean of p(x|.), or the draw where p is autoregressive
+    and has no mean of whole images."""
+    return generation.sample if model.is_autoregressive else generation.mean
 
 
 def reconstructions(
     model, x, seed, count=30, title="test images and their reconstructions", to_pictures=None
 ):
-    """Images above their reconstructions. `x`: `[N, *event]`."""
+    """Images above their reconstructions: means of p(x|z); draws from it where it is
+    autoregressive; where there are no latent variables either, what the model says of each pixel
+    given those before it. `x`: `[N, *event]`."""
     x = np.asarray(x[:count])
-    images = model.reconstruct(x, model.noise(stateless_seed(seed, 5), len(x)))
+    noise = model.noise(stateless_seed(seed, 5), len(x))
+    if model.is_autoregressive and model.noise_shapes:
+        sites = model.trace(x, noise=noise).sites
+        images = _generate(
+            model, {name: site.value[0] for name, site in sites.items()}, stateless_seed(seed, 13)
+        )
+    else:
+        images = model.reconstruct(x, noise)
+    if not model.noise_shapes:
+        title = "test images, and the mean of each pixel given those before it"
     return plotting.reconstructions(
         _shown(x, to_pictures), _shown(images, to_pictures), title=title
     )
@@ -88,12 +107,26 @@ def pseudo_input_samples(model, seed, count=8, to_pictures=None):
     top = model.generation_order[0]
     draws = model.trace(u, noise=model.noise(stateless_seed(seed, 1), count, 9)).sites[top].value
     z = tf.reshape(tf.transpose(draws, [1, 0, 2]), [count * 9, -1])
-    images = model.generate(latents={top: z}, seed=stateless_seed(seed, 2)).mean
+    images = _generate(model, {top: z}, stateless_seed(seed, 2))
     rows = tf.concat([u[:, tf.newaxis], tf.reshape(images, [count, 9, *model.event_shape])], 1)
     return plotting.image_grid(
         _shown(tf.reshape(rows, [-1, *model.event_shape]), to_pictures),
         columns=10,
         title="pseudo-inputs (left) and samples from each",
+    )
+
+
+def masked_reconstructions(model, x, seed, count=10, to_pictures=None):
+    """What a FAME's PixelCNN makes of the image alone, and of the latent variables alone (Maaløe &
+    Winther 2018, Fig. 3). `x`: `[N, *event]`."""
+    x = tf.constant(np.asarray(x[:count]), tf.float32)
+    masked = model.masked_reconstructions(x, model.noise(stateless_seed(seed, 14), count))
+    rows = {"test images": x, "from pixels before": masked["image"], "from z": masked["latents"]}
+    return plotting.labelled_rows(
+        np.stack([_shown(row, to_pictures) for row in rows.values()]),
+        list(rows),
+        title="reconstructions with one input of the PixelCNN masked out",
+        num_headers=1,
     )
 
 
@@ -304,8 +337,11 @@ def all_figures(
         "training_curves": plotting.training_curves(
             kl_columns | columns, title=f"{model.name} on {dataset.name}"
         ),
-        "kl_per_unit": plotting.unit_kl_over_time({site: state.unit_kl[site] for site in sites}),
     }
+    if sites:
+        figures["kl_per_unit"] = plotting.unit_kl_over_time(
+            {site: state.unit_kl[site] for site in sites}
+        )
     if _is_plane(model):
         figures["half_moons"] = half_moons(
             model,
@@ -337,8 +373,13 @@ def _image_sheets(model, dataset, seed, class_names):
     figures = {
         "samples": samples(model, seed, to_pictures),
         "reconstructions": reconstructions(model, test, seed, to_pictures=to_pictures),
-        "interpolations": interpolations(model, test, seed, to_pictures=to_pictures),
     }
+    if model.noise_shapes:
+        figures["interpolations"] = interpolations(model, test, seed, to_pictures=to_pictures)
+    if isinstance(model, FAME) and model.is_autoregressive:
+        figures["masked_reconstructions"] = masked_reconstructions(
+            model, test, seed, to_pictures=to_pictures
+        )
     if len(model.generation_order) > 1:
         figures["injected_samples"] = injected_samples(model, seed, to_pictures=to_pictures)
         figures["reconstructions_by_layer"] = reconstructions_by_layer(
@@ -370,21 +411,25 @@ def _figures_of_evaluation(model, dataset, seed, evaluation, published):
     # An evaluation of an older version lacks these.
     kl_standard, unit_kl = (
         {site: evaluation[f"{name}/{site}"] for site in sites}
-        if f"{name}/{sites[0]}" in evaluation
+        if sites and f"{name}/{sites[0]}" in evaluation
         else None
         for name in ("kl_standard", "unit_kl")
     )
     kl = {site: float(evaluation[f"kl/{site}"].mean()) for site in sites}
     of_class = {"y": float(evaluation["kl/y"].mean())} if "kl/y" in evaluation else {}
     figures = {
+        "log_likelihood": plotting.log_likelihood_histogram(
+            evaluation["log_likelihood"], reference=published
+        ),
+    }
+    if not sites:
+        return figures
+    figures |= {
         "latent_pca": latent_pca(
             model, dataset.test.images, dataset.test.labels, dataset.class_names, seed
         ),
         "active_units": plotting.active_units(
             {site: evaluation[f"q_mean/{site}"].var(0) for site in sites}, unit_kl
-        ),
-        "log_likelihood": plotting.log_likelihood_histogram(
-            evaluation["log_likelihood"], reference=published
         ),
         "bound_decomposition": plotting.bound_decomposition(
             float(evaluation["log_px"].mean()),
@@ -434,8 +479,9 @@ def _trace(model, x, noise, y):
 
 
 def _generate(model, latents, seed, y=None):
-    """Means of p(x|.), `[N, *event]`."""
-    return model.generate(latents=latents, seed=seed, **({} if y is None else {"y": y})).mean
+    """Pictures of p(x|.), `[N, *event]`."""
+    generation = model.generate(latents=latents, seed=seed, **({} if y is None else {"y": y}))
+    return picture(model, generation)
 
 
 def _in_every_class(model, latents, seed):

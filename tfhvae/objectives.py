@@ -179,7 +179,7 @@ class Objective:
             log_w = bounds.log_weights(fixed, beta)  # [S, B]
         along_path = tape.gradient(log_w, values)
         v = tf.stop_gradient(bounds.normalized_weights(log_w, self.num_importance))
-        direct = fixed.log_px + beta * tf.add_n([site.log_p for site in fixed.sites.values()])
+        direct = fixed.log_px + beta * sum(site.log_p for site in fixed.sites.values())
         path_weight = v * (1.0 - beta) + beta * tf.square(v)
         surrogate = v * direct
         for name, site in trace.sites.items():

@@ -83,9 +83,11 @@ class Bernoulli(_IndependentPixels):
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], tf.shape(self._logits)], 0)
         seed = tfp.random.sanitize_seed(seed)
-        return tf.cast(
-            tf.random.stateless_uniform(shape, seed, dtype=self.dtype) < self._mean(), self.dtype
-        )
+        return self.from_uniform(tf.random.stateless_uniform(shape, seed, dtype=self.dtype))
+
+    def from_uniform(self, uniform):
+        """The draw that uniform numbers in [0, 1), one for each pixel, stand for."""
+        return tf.cast(uniform < self._mean(), self.dtype)
 
 
 class DiscretizedLogistic(_IndependentPixels):
@@ -160,9 +162,12 @@ class DiscretizedLogistic(_IndependentPixels):
 
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], tf.shape(self._loc)], 0)
-        uniform = tf.random.stateless_uniform(
-            shape, tfp.random.sanitize_seed(seed), minval=1e-6, maxval=1.0 - 1e-6, dtype=self.dtype
-        )
+        seed = tfp.random.sanitize_seed(seed)
+        return self.from_uniform(tf.random.stateless_uniform(shape, seed, dtype=self.dtype))
+
+    def from_uniform(self, uniform):
+        """The draw that uniform numbers in [0, 1), one for each pixel, stand for."""
+        uniform = 1e-6 + (1.0 - 2e-6) * uniform
         continuous = self._loc + tf.exp(self._log_scale) * (
             tf.math.log(uniform) - tf.math.log1p(-uniform)
         )

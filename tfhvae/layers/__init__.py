@@ -4,6 +4,7 @@ Nothing here knows a distribution or the rest of the package: the layers that
 describe a Gaussian return its `(loc, scale)`.
 """
 
+from tfhvae.layers.autoregressive import MaskedBlock, MaskedConv2D, PixelCNN
 from tfhvae.layers.convolution import GatedConv2D
 from tfhvae.layers.dense import MLP, GatedDense, JointDense
 from tfhvae.layers.folding import Fold
@@ -18,5 +19,8 @@ __all__ = [
     "GatedDense",
     "GaussianHead",
     "JointDense",
+    "MaskedBlock",
+    "MaskedConv2D",
+    "PixelCNN",
     "PrecisionWeightedMerge",
 ]

@@ -4,14 +4,17 @@ from tfhvae.models.auxiliary import AVAE
 from tfhvae.models.base import Generation, LatentVariableModel
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.deep import DeepVAE, LadderVAE, ProbabilisticLadder
+from tfhvae.models.feature_map import FAME
+from tfhvae.models.pixel_cnn import PixelCNNModel
 from tfhvae.models.semi_supervised import ADGM, M1M2, M2, SDGM, SemiSupervisedModel
-from tfhvae.models.two_level import HVAE, ConvHVAE
+from tfhvae.models.two_level import HVAE, ConvHVAE, PixelHVAE
 from tfhvae.models.vae import VAE
 
 MODELS = (
     VAE,
     HVAE,
     ConvHVAE,
+    PixelHVAE,
     DeepVAE,
     ProbabilisticLadder,
     LadderVAE,
@@ -21,6 +24,8 @@ MODELS = (
     ADGM,
     SDGM,
     CaGeM,
+    PixelCNNModel,
+    FAME,
 )
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "VAE",
     "HVAE",
     "ConvHVAE",
+    "PixelHVAE",
     "DeepVAE",
     "ProbabilisticLadder",
     "LadderVAE",
@@ -37,6 +43,8 @@ __all__ = [
     "ADGM",
     "SDGM",
     "CaGeM",
+    "PixelCNNModel",
+    "FAME",
     "Generation",
     "LatentVariableModel",
     "SemiSupervisedModel",

@@ -9,12 +9,12 @@ The auxiliary a_i leave the generative model as it is and make the marginal q(z|
 import keras
 
 from tfhvae.models import parts
-from tfhvae.models.deep import GaussianHierarchy
+from tfhvae.models.deep import DenseHierarchy
 from tfhvae.traces import Trace, draw
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
-class AVAE(GaussianHierarchy):
+class AVAE(DenseHierarchy):
     """Auxiliary VAE with L levels (Maaløe et al. 2016, Eqs. 19 and 20; for L = 1 with
     `auxiliary_given_x=True` Eq. 2).
 

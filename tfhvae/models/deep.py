@@ -22,14 +22,15 @@ UPWARD = ("means", "hidden")
 
 
 class GaussianHierarchy(LatentVariableModel):
-    """The generative model p(x|z1) p(z1|z2) ... N(zL; 0, I) of this family.
+    """The generative model p(x|z1) p(z1|z2) ... N(zL; 0, I) of this family. Subclasses make its
+    networks: `p_z`, for each but the top layer of latent variables, and `decode`.
 
     Args:
       event_shape: `(height, width, channels)`.
       likelihood: "bernoulli", "gaussian" or "discretized_logistic".
       latent_dims: units of z1 ... zL, from the bottom to the top; L is their number.
-      hidden_units: of the two-layer perceptrons between x and z1, z1 and z2, ...: at least L
-        numbers, of which the first L count. A shallower model drops latent variables from the top.
+      hidden_units: of the dense layers between x and z1, z1 and z2, ...: at least L numbers, of
+        which the first L count. A shallower model drops latent variables from the top.
       activation: "leaky_rectifier", max(x, 0.1 x), or the name of a Keras activation.
       batch_normalization: "none", of the "hidden" layers, or of "all": also of every mu and sigma².
         The output layer has none.
@@ -65,32 +66,6 @@ class GaussianHierarchy(LatentVariableModel):
         self.likelihood = likelihood
         self.latent_dims = tuple(latent_dims)
         self.site_names = [f"z{i}" for i in range(1, len(latent_dims) + 1)]
-        self.p_z = [
-            self.conditional_gaussian(level, f"p_z{level + 1}")
-            for level in range(len(latent_dims) - 1)
-        ]
-        pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
-        self.p_x = MLP(
-            [hidden_units[0]] * 2,
-            parts.activation_function(activation),
-            None if batch_normalization == "none" else "batch",
-            name="p_x",
-        )
-        self.pixels = keras.layers.Dense(
-            pixels * parts.NUM_PARAMETERS[likelihood], dtype=self.dtype_policy, name="pixels"
-        )
-
-    def conditional_gaussian(self, level, name, width_of=None):
-        """A Gaussian over z of `level` (0 is z1). Its perceptron connects that level with the one
-        above; `width_of=level` connects it with the one below."""
-        width = self.config["hidden_units"][level + 1 if width_of is None else width_of]
-        return parts.ConditionalGaussian(
-            self.latent_dims[level],
-            [width] * 2,
-            self.config["activation"],
-            self.config["batch_normalization"],
-            name=name,
-        )
 
     @property
     def generation_order(self):
@@ -102,12 +77,6 @@ class GaussianHierarchy(LatentVariableModel):
         if above is None:
             return STANDARD_NORMAL
         return self.p_z[level](above, training=training)[0]
-
-    def decode(self, latents, training=False):
-        h = self.pixels(self.p_x(latents["z1"], training=training))
-        return parts.image_distribution(
-            parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
-        )
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
@@ -126,14 +95,56 @@ class GaussianHierarchy(LatentVariableModel):
                 latents[site] = loc + scale * noise
             above = latents[site]
         p = self.decode(latents)
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 0)), latents)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 0)), latents)
 
     def get_config(self):
         return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
 
 
+class DenseHierarchy(GaussianHierarchy):
+    """The hierarchy with perceptrons of two layers everywhere.
+
+    Args: as of `GaussianHierarchy`.
+    """
+
+    def __init__(self, event_shape, **kwargs):
+        super().__init__(event_shape, **kwargs)
+        self.p_z = [
+            self.conditional_gaussian(level, f"p_z{level + 1}")
+            for level in range(len(self.latent_dims) - 1)
+        ]
+        pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
+        self.p_x = MLP(
+            [self.config["hidden_units"][0]] * 2,
+            parts.activation_function(self.config["activation"]),
+            None if self.config["batch_normalization"] == "none" else "batch",
+            name="p_x",
+        )
+        self.pixels = keras.layers.Dense(
+            pixels * parts.NUM_PARAMETERS[self.likelihood], dtype=self.dtype_policy, name="pixels"
+        )
+
+    def conditional_gaussian(self, level, name, width_of=None):
+        """A Gaussian over z of `level` (0 is z1). Its perceptron connects that level with the one
+        above; `width_of=level` connects it with the one below."""
+        width = self.config["hidden_units"][level + 1 if width_of is None else width_of]
+        return parts.ConditionalGaussian(
+            self.latent_dims[level],
+            [width] * 2,
+            self.config["activation"],
+            self.config["batch_normalization"],
+            name=name,
+        )
+
+    def decode(self, latents, training=False):
+        h = self.pixels(self.p_x(latents["z1"], training=training))
+        return parts.image_distribution(
+            parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
+        )
+
+
 @keras.saving.register_keras_serializable(package="tfhvae")
-class DeepVAE(GaussianHierarchy):
+class DeepVAE(DenseHierarchy):
     """VAE with L layers of latent variables and inference from the bottom up (Sønderby et al.
     2016a, Eqs. 3 to 6).
 
@@ -168,8 +179,43 @@ class DeepVAE(GaussianHierarchy):
         return Trace(sites, log_px=self.decode(drawn, training).log_prob(x))
 
 
+class TopDownInference:
+    """What ladders share: a deterministic pass upward gives a Gaussian for every layer; the pass
+    downward merges it, by precision, with what the layer above says.
+
+    A `GaussianHierarchy` with `infer_upward` and a layer `merge`.
+    """
+
+    @property
+    def noise_shapes(self):
+        return {
+            site: (units,) for site, units in zip(self.site_names[::-1], self.latent_dims[::-1])
+        }
+
+    def infer_upward(self, x, training=False):
+        """`(loc, scale)` of every layer from the deterministic pass, z1 first; each
+        `[B, units]`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no upward pass")
+
+    def infer_downward(self, level, above, p, training=False):
+        """`(loc, scale)` of what the layer above says of z of `level`: p(z|above) itself."""
+        return p
+
+    def trace(self, x, num_samples=1, noise=None, values=None, training=False):
+        noise = self.noise_or_draw(noise, x, num_samples)
+        upward = self.infer_upward(x, training)
+        sites, drawn, above = {}, {}, None
+        for level in reversed(range(len(upward))):
+            site, p, q = self.site_names[level], self.prior(level, above, training), upward[level]
+            if above is not None:
+                q = self.merge((q, self.infer_downward(level, above, p, training)))
+            sites[site] = draw(q, p, noise[site], (values or {}).get(site))
+            above = drawn[site] = sites[site].value
+        return Trace(sites, log_px=self.decode(drawn, training).log_prob(x))
+
+
 @keras.saving.register_keras_serializable(package="tfhvae")
-class LadderVAE(GaussianHierarchy):
+class LadderVAE(TopDownInference, DenseHierarchy):
     """Ladder VAE (Sønderby et al. 2016b; Maaløe's thesis, appendix B, Eqs. 13 to 19).
 
     A deterministic pass upward gives a Gaussian for every layer; the pass downward merges it, by
@@ -209,15 +255,7 @@ class LadderVAE(GaussianHierarchy):
         self.merge = PrecisionWeightedMerge(name="merge")
         self.build_from_event_shape()
 
-    @property
-    def noise_shapes(self):
-        return {
-            site: (units,) for site, units in zip(self.site_names[::-1], self.latent_dims[::-1])
-        }
-
     def infer_upward(self, x, training=False):
-        """`(loc, scale)` of every layer from the deterministic pass, z1 first; each
-        `[B, units]`."""
         gaussians, h = [], parts.flatten_event(x)
         for layer in self.q_upward:
             gaussian, hidden = layer(h, training=training)
@@ -225,20 +263,10 @@ class LadderVAE(GaussianHierarchy):
             h = gaussian[0] if self.upward == "means" else hidden
         return gaussians
 
-    def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
-        upward = self.infer_upward(x, training)
-        sites, drawn, above = {}, {}, None
-        for level in reversed(range(len(upward))):
-            site, p, q = self.site_names[level], self.prior(level, above, training), upward[level]
-            if above is not None:
-                downward = p
-                if self.top_down == "own":
-                    downward = self.q_downward[level](above, training=training)[0]
-                q = self.merge((q, downward))
-            sites[site] = draw(q, p, noise[site], (values or {}).get(site))
-            above = drawn[site] = sites[site].value
-        return Trace(sites, log_px=self.decode(drawn, training).log_prob(x))
+    def infer_downward(self, level, above, p, training=False):
+        return (
+            p if self.top_down == "shared" else self.q_downward[level](above, training=training)[0]
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")

@@ -5,8 +5,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras import ops
 
-from tfhvae.distributions import Bernoulli, DiscretizedLogistic, GaussianMixture
-from tfhvae.layers import MLP, GaussianHead
+from tfhvae.distributions import Autoregressive, Bernoulli, DiscretizedLogistic, GaussianMixture
+from tfhvae.layers import MLP, GaussianHead, PixelCNN
 from tfhvae.traces import STANDARD_NORMAL
 
 tfd = tfp.distributions
@@ -14,6 +14,8 @@ tfd = tfp.distributions
 PRIORS = ("standard", "mixture", "vampprior")
 NUM_PARAMETERS = {"bernoulli": 1, "discretized_logistic": 2, "gaussian": 2}  # per pixel, channel
 LIKELIHOODS = tuple(NUM_PARAMETERS)
+AUTOREGRESSIVE_LIKELIHOODS = ("bernoulli", "discretized_logistic")
+SAMPLED_TOGETHER = (16, 64)  # images that an autoregressive decoder draws at once
 BATCH_NORMALIZATION = ("none", "hidden", "all")
 LOG_VARIANCE_LIMITS = (-10.0, 10.0)  # wide: they stop overflow, not learning
 MIN_GAUSSIAN_VARIANCE = 1e-5  # as in the code of Sønderby et al.
@@ -224,6 +226,147 @@ def image_distribution(parameters, likelihood, logit_limit=None):
     return DiscretizedLogistic(loc, tf.clip_by_value(a, -4.5, 0.0), event_rank=3)
 
 
+def mean_and_draw(p, seed):
+    """The mean of p(x|.) and a draw from it, both `[..., *event]`: what `Generation` shows. Of an
+    autoregressive p, each pixel's mean given the pixels drawn before it."""
+    if isinstance(p, Autoregressive):
+        return p.mean_and_draw(seed)
+    return p.mean(), p.sample(seed=seed)
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class AutoregressiveDecoder(keras.layers.Layer):
+    """p(x|c) = prod_i p(x_i | x_1 .. x_{i-1}, c): a PixelCNN over the image, joined with a context
+    c that latent variables give.
+
+    Args:
+      event_shape: `(height, width, channels)`.
+      likelihood: of a pixel, "bernoulli" or "discretized_logistic".
+      logit_limit: clips Bernoulli logits; see `Bernoulli`.
+      context_channels: of c; 0 where there is none.
+      joins_image: whether the network sees the image. Without it, pixels are independent given c,
+        and an image is drawn in one pass.
+      **settings: of `tfhvae.layers.PixelCNN`.
+    """
+
+    def __init__(
+        self,
+        event_shape,
+        likelihood="bernoulli",
+        logit_limit=None,
+        context_channels=0,
+        joins_image=True,
+        name=None,
+        dtype=None,
+        **settings,
+    ):
+        super().__init__(name=name, dtype=dtype)
+        check_choice("likelihood", likelihood, AUTOREGRESSIVE_LIKELIHOODS)
+        self.event_shape = tuple(event_shape)
+        self.likelihood = likelihood
+        self.logit_limit = logit_limit
+        self.context_channels = context_channels
+        self.joins_image = joins_image
+        self.settings = settings
+        channels = self.event_shape[-1]
+        self.network = PixelCNN(
+            channels * NUM_PARAMETERS[likelihood],
+            colors=channels,
+            context_channels=context_channels,
+            dtype=self.dtype_policy,
+            name="network",
+            **settings,
+        )
+        self.network.build((None, *self.event_shape[:2], channels + context_channels))
+        self.built = True
+        self._sample = tf.function(self._sample_images, jit_compile=True)
+
+    def distribution(self, context=None, training=False):
+        """p(x|context). `context`: `[..., H, W, context_channels]`, or None."""
+
+        def conditional(x):
+            return self._conditional(self.parameters(x, context, training))
+
+        if not self.joins_image:
+            return conditional(tf.zeros(tf.concat([tf.shape(context)[:-3], self.event_shape], 0)))
+        batch = () if context is None else context.shape[:-3]
+
+        def sample(uniform):
+            x, parameters = self._sample_in_groups(uniform, context)
+            return x, self._conditional(parameters)
+
+        return Autoregressive(conditional, sample, self.event_shape, batch)
+
+    def parameters(self, x, context=None, training=False):
+        """What the network says of every pixel of x, given those before it: `[..., H, W, P * C]`.
+        Leading axes of `x` and `context` broadcast."""
+        if context is not None:
+            x, context = _broadcast_leading(x, context)
+            x = tf.concat([tf.cast(x, context.dtype), context], -1)
+        return self.network(x, training=training)
+
+    def _conditional(self, parameters):
+        return image_distribution(parameters, self.likelihood, self.logit_limit)
+
+    def _sample_images(self, context, uniform):
+        def to_pixel(parameters, uniform):
+            p = self._conditional(parameters[:, tf.newaxis, tf.newaxis])
+            return p.from_uniform(uniform[:, tf.newaxis, tf.newaxis])[:, 0, 0]
+
+        return self.network.sample(context, uniform, to_pixel)
+
+    def _sample_in_groups(self, uniform, context):
+        """Images in groups of two sizes, so that the loop over pixels is compiled twice at most."""
+        if context is not None:
+            uniform, context = _broadcast_leading(uniform, context)
+            context = tf.reshape(context, [-1, *context.shape[-3:]])
+        leading = tf.shape(uniform)[:-3]
+        uniform = tf.reshape(uniform, [-1, *self.event_shape])
+        count = tf.shape(uniform)[0]
+        if tf.executing_eagerly():
+            size = SAMPLED_TOGETHER[int(count) > SAMPLED_TOGETHER[0]]
+            padding = [[0, -int(count) % size], [0, 0], [0, 0], [0, 0]]
+            uniform, context = (
+                tensor if tensor is None else tf.pad(tensor, padding)
+                for tensor in (uniform, context)
+            )
+            parts = [
+                self._sample(
+                    None if context is None else context[i : i + size], uniform[i : i + size]
+                )
+                for i in range(0, uniform.shape[0], size)
+            ]
+            x, parameters = (tf.concat(part, 0)[:count] for part in zip(*parts))
+        else:
+            x, parameters = self._sample(context, uniform)
+        return tuple(
+            tf.reshape(t, tf.concat([leading, tf.shape(t)[1:]], 0)) for t in (x, parameters)
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "event_shape": list(self.event_shape),
+            "likelihood": self.likelihood,
+            "logit_limit": self.logit_limit,
+            "context_channels": self.context_channels,
+            "joins_image": self.joins_image,
+            **self.settings,
+        }
+
+
+def _broadcast_leading(a, b):
+    """`[..., H, W, A]` and `[..., H, W, B]` with the same leading axes."""
+    leading = tf.broadcast_dynamic_shape(tf.shape(a)[:-3], tf.shape(b)[:-3])
+
+    def broadcast(t):
+        shape = tf.broadcast_static_shape(a.shape[:-3], b.shape[:-3])
+        t = tf.broadcast_to(t, tf.concat([leading, tf.shape(t)[-3:]], 0))
+        return tf.ensure_shape(t, [*shape, *t.shape[-3:]])
+
+    return broadcast(a), broadcast(b)
+
+
 def flatten_event(x):
     """`[..., H, W, C]` to `[..., H * W * C]`."""
     return tf.reshape(
@@ -234,7 +377,9 @@ def flatten_event(x):
 def unflatten_event(parameters, event_shape, likelihood):
     """`[..., P * H * W * C]` to `[..., H, W, P * C]`."""
     height, width, channels = event_shape
-    leading = tf.shape(parameters)[:-1]
-    return tf.reshape(
-        parameters, tf.concat([leading, [height, width, NUM_PARAMETERS[likelihood] * channels]], 0)
-    )
+    return unflatten_image(parameters, (height, width, NUM_PARAMETERS[likelihood] * channels))
+
+
+def unflatten_image(features, shape):
+    """`[..., H * W * C]` to `[..., H, W, C]`, the shape `(H, W, C)`."""
+    return tf.reshape(features, tf.concat([tf.shape(features)[:-1], shape], 0))

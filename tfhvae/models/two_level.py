@@ -3,7 +3,7 @@
     p(x, z1, z2) = p(x|z1, z2) p(z1|z2) p(z2)        q(z1, z2|x) = q(z1|x, z2) q(z2|x)
 
 The VampPrior, where used, is on z2: p(z2) = 1/C sum_c q(z2|u_c). `HVAE` has dense networks,
-  `ConvHVAE` convolutional ones.
+`ConvHVAE` convolutional ones, and `PixelHVAE` an autoregressive decoder.
 """
 
 import keras
@@ -125,7 +125,7 @@ class TwoLevelModel(LatentVariableModel):
             z1 = loc + scale * tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 1))
         latents = {"z2": z2, "z1": z1}
         p = self.decode(latents)
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 2)), latents)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 2)), latents)
 
     def get_config(self):
         return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
@@ -222,19 +222,16 @@ _Z2_CONVOLUTIONS = ((32, 7, 1), (32, 3, 2), (64, 5, 1), (64, 3, 2), (6, 3, 1))
 _Z1_CONVOLUTIONS = ((32, 3, 1), (32, 3, 2), (64, 3, 1), (64, 3, 2), (6, 3, 1))
 
 
-@keras.saving.register_keras_serializable(package="tfhvae")
-class ConvHVAE(TwoLevelModel):
-    """Two-level HVAE with gated convolutions.
-
-    Both encoders are five gated convolutions, two of them with stride 2; the decoder is a gated
-    dense layer to one image plane, gated 3×3 convolutions and a 1×1 convolution to the pixels'
-    parameters.
+class ConvolutionalTwoLevelModel(TwoLevelModel):
+    """Both encoders are five gated convolutions, two of them with stride 2; p(z1|z2) is dense.
+    Subclasses make the decoder.
 
     Args: as `HVAE`, and
       width: factor on the number of filters of the hidden convolutions (1.0 is the paper's
         network).
-      decoder_convolutions: number of gated 3×3 convolutions of 64 filters in the decoder.
     """
+
+    is_faster_under_xla = False  # whose convolutions are slower on a CPU than TensorFlow's own
 
     def __init__(
         self,
@@ -243,14 +240,12 @@ class ConvHVAE(TwoLevelModel):
         latent_dims=(40, 40),
         hidden_units=300,
         width=1.0,
-        decoder_convolutions=4,
         prior="standard",
         num_components=500,
         pseudo_input_init=(0.05, 0.01),
         train_pseudo_inputs=True,
         log_variance_limits=(-6.0, 2.0),
         logit_limit=None,
-        name="conv_hvae",
         **kwargs,
     ):
         super().__init__(
@@ -263,15 +258,10 @@ class ConvHVAE(TwoLevelModel):
             train_pseudo_inputs,
             log_variance_limits,
             logit_limit,
-            name=name,
             **kwargs,
         )
-        self.config |= {
-            "hidden_units": hidden_units,
-            "width": width,
-            "decoder_convolutions": decoder_convolutions,
-        }
-        height, image_width, channels = self.event_shape
+        self.config |= {"hidden_units": hidden_units, "width": width}
+        height, image_width, _ = self.event_shape
 
         def encoder(convolutions, name):
             *hidden, (filters, kernel, stride) = convolutions
@@ -293,6 +283,37 @@ class ConvHVAE(TwoLevelModel):
         self.p_z1_z2 = MLP(
             (hidden_units, hidden_units), activation=None, gated=True, name="p_z1_z2"
         )
+
+    def encode_z2(self, x, training=False):
+        return self.q_z2_head(_convolved(x, self.q_z2_convolutions))
+
+    def encode_z1(self, x, z2, training=False):
+        return self.q_z1_head(
+            self.q_z1_joint([_convolved(x, self.q_z1_convolutions), self.q_z1_z2(z2)])
+        )
+
+    def prior_z1(self, z2, training=False):
+        return self.p_z1_head(self.p_z1_z2(z2, training=training))
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class ConvHVAE(ConvolutionalTwoLevelModel):
+    """Two-level HVAE with gated convolutions.
+
+    The decoder is a gated dense layer to one image plane, gated 3×3 convolutions and a 1×1
+    convolution to the pixels' parameters.
+
+    Args: as `HVAE`, and
+      width: factor on the number of filters of the hidden convolutions (1.0 is the paper's
+        network).
+      decoder_convolutions: number of gated 3×3 convolutions of 64 filters in the decoder.
+    """
+
+    def __init__(self, event_shape, decoder_convolutions=4, name="conv_hvae", **kwargs):
+        super().__init__(event_shape, name=name, **kwargs)
+        self.config["decoder_convolutions"] = decoder_convolutions
+        hidden_units, width = self.config["hidden_units"], self.config["width"]
+        height, image_width, channels = self.event_shape
         self.p_x_z1 = GatedDense(hidden_units, name="p_x_z1")
         self.p_x_z2 = GatedDense(hidden_units, name="p_x_z2")
         self.p_x_plane = JointDense(
@@ -307,7 +328,7 @@ class ConvHVAE(TwoLevelModel):
         ]
         self.pixels = Fold(
             keras.layers.Conv2D(
-                channels * parts.NUM_PARAMETERS[likelihood],
+                channels * parts.NUM_PARAMETERS[self.likelihood],
                 1,
                 kernel_initializer=parts.he_normal(),
                 dtype=self.dtype_policy,
@@ -317,23 +338,68 @@ class ConvHVAE(TwoLevelModel):
         )
         self.build_from_event_shape()
 
-    def encode_z2(self, x, training=False):
-        return self.q_z2_head(_convolved(x, self.q_z2_convolutions))
-
-    def encode_z1(self, x, z2, training=False):
-        return self.q_z1_head(
-            self.q_z1_joint([_convolved(x, self.q_z1_convolutions), self.q_z1_z2(z2)])
-        )
-
-    def prior_z1(self, z2, training=False):
-        return self.p_z1_head(self.p_z1_z2(z2, training=training))
-
     def decode(self, latents, training=False):
         h = self.p_x_plane([self.p_x_z1(latents["z1"]), self.p_x_z2(latents["z2"])])
         h = tf.reshape(h, tf.concat([tf.shape(h)[:-1], self.event_shape], 0))
         for convolution in self.p_x_convolutions:
             h = convolution(h)
         return parts.image_distribution(self.pixels(h), self.likelihood, self.logit_limit)
+
+
+@keras.saving.register_keras_serializable(package="tfhvae")
+class PixelHVAE(ConvolutionalTwoLevelModel):
+    """Two-level HVAE with a PixelCNN as its decoder.
+
+    z1 and z2 are each mapped, by a gated dense layer, to planes of the image's size; these and
+    the image are what the PixelCNN sees: a masked 3×3 convolution "A", seven of "B" and a 1×1
+    convolution, with batch normalisation and rectifiers.
+
+    Args: as `ConvHVAE`, without its decoder, and
+      pixel_filters: of the masked convolutions.
+      masked_convolutions: number of those with mask "B".
+      first_kernel_size: of the one with mask "A".
+    """
+
+    is_autoregressive = True
+
+    def __init__(
+        self,
+        event_shape,
+        pixel_filters=64,
+        masked_convolutions=7,
+        first_kernel_size=3,
+        name="pixel_hvae",
+        **kwargs,
+    ):
+        super().__init__(event_shape, name=name, **kwargs)
+        self.config |= {
+            "pixel_filters": pixel_filters,
+            "masked_convolutions": masked_convolutions,
+            "first_kernel_size": first_kernel_size,
+        }
+        height, image_width, channels = self.event_shape
+        plane = height * image_width * channels
+        self.p_x_z1 = GatedDense(plane, name="p_x_z1")
+        self.p_x_z2 = GatedDense(plane, name="p_x_z2")
+        self.p_x = parts.AutoregressiveDecoder(
+            self.event_shape,
+            self.likelihood,
+            self.logit_limit,
+            context_channels=2 * channels,
+            filters=pixel_filters,
+            first_kernel_size=first_kernel_size,
+            blocks=0,
+            plain_kernel_sizes=(3,) * masked_convolutions,
+            name="p_x",
+        )
+        self.build_from_event_shape()
+
+    def decode(self, latents, training=False):
+        planes = [
+            parts.unflatten_image(layer(latents[site]), self.event_shape)
+            for site, layer in (("z1", self.p_x_z1), ("z2", self.p_x_z2))
+        ]
+        return self.p_x.distribution(tf.concat(planes, -1), training)
 
 
 def _convolved(x, convolutions):
