@@ -252,6 +252,8 @@ def base_config(model, dataset):
             },
             "evaluation": {
                 "num_samples": 5000,
+                # None: log p(x) is estimated of every test image; else of so many, a fixed part
+                "likelihood_images": config_dict.placeholder(int),
                 "active_unit_samples": 10,
                 "classifier_samples": 100,  # draws behind a class probability
                 "batch_statistics": "recalibrated",

@@ -8,10 +8,6 @@ from tfhvae import bounds
 from tfhvae.models.base import stateless_seed
 from tfhvae.traces import STANDARD_NORMAL, gaussian_kl, mean_over_classes
 
-# Decoder rows in one call: enough that what is encoded anew in every call (the pseudo-inputs of a
-# VampPrior) is a tenth of the work, few enough to stay in the cache.
-ROWS = 4000
-
 
 def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progress=None):
     """The importance-weighted estimate L_K of log p(x) of every example.
@@ -29,8 +25,8 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
     """
     if not model.noise_shapes:  # nothing is drawn, and log p(x) known
         num_samples = 1
-    per_call = max(1, min(num_samples, ROWS // 4))
-    group = max(1, ROWS // per_call)
+    per_call = max(1, min(num_samples, model.rows_at_once // 4))
+    group = max(1, model.rows_at_once // per_call)
     estimate = _streaming_estimate(model, num_samples, per_call, jit_compile)
     results = []
     for start in range(0, len(x), group):
@@ -76,8 +72,14 @@ def _log_add_exp(a, b):
     return tf.reduce_logsumexp(tf.stack([a, b]), 0)
 
 
-def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
+def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None):
     """The terms of the bound at beta = 1, averaged over `num_samples` draws, for every example.
+
+    Args:
+      x: `[N, *event]`.
+      batch_size: of the images; by default, such that images times samples fit the model's
+        `rows_at_once`, and 200 at most.
+      progress: called with the number of examples done, after each batch.
 
     Returns:
       float64 arrays, averaged over draws, in nats:
@@ -87,6 +89,8 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
         "unit_kl/<site>": `[units]`, KL(q || p) per unit, also averaged over examples.
         "q_mean/<site>": `[N, units]`.
     """
+
+    batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
     @tf.function(reduce_retracing=True)
     def terms(x, seed):
@@ -111,13 +115,13 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=200):
         result["elbo"] = result["log_px"] - sum(result[f"kl/{name}"] for name in latent)
         return result
 
-    parts = [
-        tf.nest.map_structure(
-            lambda t: t.numpy().astype(np.float64),
-            terms(tf.constant(x[i : i + batch_size], tf.float32), stateless_seed(seed, i)),
-        )
-        for i in range(0, len(x), batch_size)
-    ]
+    parts = []
+    for i in range(0, len(x), batch_size):
+        batch = tf.constant(x[i : i + batch_size], tf.float32)
+        tensors = terms(batch, stateless_seed(seed, i))
+        parts.append({name: t.numpy().astype(np.float64) for name, t in tensors.items()})
+        if progress is not None:
+            progress(len(batch))
 
     def joined(name):
         values = [part[name] for part in parts]

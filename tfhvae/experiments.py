@@ -139,9 +139,13 @@ class Run:
         self._use_final_weights()
         config, x = self.config.evaluation, self.dataset.test.images
         seed = self.config.seed + _TEST_STREAM
-        arrays = evaluation.bound_terms(self.model, x, config.active_unit_samples, seed)
+        with contextlib.closing(bar(len(x), "terms of the bound", "img")) as progress:
+            arrays = evaluation.bound_terms(
+                self.model, x, config.active_unit_samples, seed, progress=progress.update
+            )
         if len(self.labelled):
             arrays["class_probabilities"] = self._classify(x, seed)
+        x = x[_subset(len(x), self._likelihood_images)]
         with contextlib.closing(
             bar(len(x), f"log-likelihood with {config.num_samples} samples", "img")
         ) as progress:
@@ -217,10 +221,23 @@ class Run:
         summary = files.read_json(self.path("summary.json"))
         is_current = (
             summary["epochs"] == self.state.epoch
-            and summary["test/eval_samples"] == self.config.evaluation.num_samples
+            and summary["test/eval_samples"] == self._eval_samples
+            and summary.get("test/likelihood_images", summary["test/images"])
+            == self._likelihood_images
             and summary.get("test/batch_statistics") == self._batch_statistics()
         )
         return summary if is_current else None
+
+    @property
+    def _eval_samples(self):
+        """1 where nothing is drawn, and log p(x) known."""
+        return self.config.evaluation.num_samples if self.model.noise_shapes else 1
+
+    @property
+    def _likelihood_images(self):
+        """Test images of which log p(x) is estimated."""
+        count = len(self.dataset.test.images)
+        return min(count, self.config.evaluation.likelihood_images or count)
 
     def _begin(self):
         """The state of a run before its first epoch; its weights are put in, where it starts from
@@ -492,7 +509,7 @@ class Run:
             else None,
             "test/log_likelihood": mean,
             "test/log_likelihood_stderr": None if np.isnan(error) else error,
-            "test/eval_samples": config.evaluation.num_samples if sites else 1,
+            "test/eval_samples": self._eval_samples,
             "test/elbo": float(arrays["elbo"].mean()),
             "test/log_px": float(arrays["log_px"].mean()),
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},
@@ -519,7 +536,8 @@ class Run:
             ],
             **self._classification(arrays),
             "test/batch_statistics": self._batch_statistics(),
-            "test/images": len(arrays["log_likelihood"]),
+            "test/images": len(arrays["elbo"]),
+            "test/likelihood_images": len(arrays["log_likelihood"]),
             "train_images": len(self.dataset.train.images),
             "best_epoch": state.best_epoch or state.epoch,
             "initial_run": run_name(config.training.initial_run),
@@ -593,6 +611,11 @@ class Run:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         plotting.save(figure, path)
         return path
+
+
+def _subset(count, size):
+    """Indices of a fixed part of a test set, the same in every run."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
 def comparable(values):

@@ -16,8 +16,9 @@ def print_summary(summary):
     log_likelihood = f"{summary['test/log_likelihood']:.2f}" + (
         f" ± {error:.2f}" if error is not None else ""
     )
+    images = summary.get("test/likelihood_images", summary["test/images"])
     table.add_row(
-        f"log-likelihood (L_{summary['test/eval_samples']}, {summary['test/images']} images)",
+        f"log-likelihood (L_{summary['test/eval_samples']}, {images} images)",
         f"{log_likelihood} nats",
     )
     if summary["published/log_likelihood"] is not None:

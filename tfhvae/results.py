@@ -231,7 +231,7 @@ def _row(name, summary):
         f"[{summary['model']}]({name})",
         summary["dataset"],
         with_error(summary),
-        summary["test/eval_samples"],
+        _samples(summary),
         f"{summary['test/elbo']:.2f}",
         "–" if published is None else f"{published:.2f}",
         summary["published/source"]
@@ -241,6 +241,13 @@ def _row(name, summary):
         summary["commit"],
     )
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _samples(summary):
+    """S, and the number of test images where it is not all of them."""
+    images = summary.get("test/likelihood_images", summary["test/images"])
+    part = "" if images == summary["test/images"] else f" ({images:,} images)"
+    return f"{summary['test/eval_samples']}{part}"
 
 
 def _details(results, name, summary):

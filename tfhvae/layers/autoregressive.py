@@ -147,11 +147,12 @@ class MaskedConv2D(keras.layers.Layer):
             `[N, F]`.
         """
         kernel = ops.reshape(self._masked_kernel(), (-1, self.filters))
-        flat = ops.reshape(window, (-1, kernel.shape[0]))
+        flat = ops.cast(ops.reshape(window, (-1, kernel.shape[0])), kernel.dtype)
         return self._with_bias(ops.matmul(flat, kernel))
 
     def _masked_kernel(self):
-        return self.kernel * ops.cast(self._mask, self.compute_dtype)
+        kernel = ops.convert_to_tensor(self.kernel)
+        return kernel * ops.cast(self._mask, kernel.dtype)
 
     def _with_bias(self, outputs):
         return outputs + self.bias if self.use_bias else outputs
@@ -189,8 +190,7 @@ class _MaskedStack(keras.layers.Layer):
             mask,
             self.colors,
             context_channels,
-            dtype=self.dtype_policy,
-            **kwargs,
+            **{"dtype": self.dtype_policy, **kwargs},
         )
 
     def _normalization(self, name):
@@ -419,7 +419,13 @@ class PixelCNN(_MaskedStack):
             self._convolution(filters, size, use_bias=normalization is None, name=f"plain_{i}")
             for i, size in enumerate(plain_kernel_sizes)
         ]
-        self.last = self._convolution(outputs, 1, kernel_initializer="glorot_uniform", name="last")
+        self.last = self._convolution(
+            outputs,
+            1,
+            kernel_initializer="glorot_uniform",
+            dtype=self.variable_dtype,  # logits in full precision
+            name="last",
+        )
 
     @property
     def convolutions(self):
@@ -466,7 +472,7 @@ class PixelCNN(_MaskedStack):
         """
         count, height, width, _ = ops.shape(noise)
         wide = [layer for layer in self.convolutions if layer.kernel_size > 1]
-        image = ops.zeros_like(ops.cast(noise, self.compute_dtype))
+        image = ops.zeros_like(ops.cast(noise, self.variable_dtype))
         inputs = image
         if context is not None:
             inputs = ops.concatenate([image, ops.cast(context, image.dtype)], -1)
@@ -488,6 +494,7 @@ class PixelCNN(_MaskedStack):
 
             def write(images, value, margin=0):
                 start = (0, i + margin, j + margin, 0)
+                value = ops.cast(value, images.dtype)
                 return ops.slice_update(images, start, value[:, np.newaxis, np.newaxis])
 
             def convolve(layer, h):

@@ -132,6 +132,7 @@ class FAME(TopDownInference, GaussianHierarchy):
     """
 
     is_faster_under_xla = False
+    rows_at_once = 200
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class PixelCNNModel(LatentVariableModel):
     """
 
     is_faster_under_xla = False
+    rows_at_once = 200
     is_autoregressive = True
 
     def __init__(

@@ -232,6 +232,7 @@ class ConvolutionalTwoLevelModel(TwoLevelModel):
     """
 
     is_faster_under_xla = False  # whose convolutions are slower on a CPU than TensorFlow's own
+    rows_at_once = 200
 
     def __init__(
         self,
