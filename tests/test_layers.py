@@ -25,6 +25,9 @@ from tfhvae.layers import (
     GatedDense,
     GaussianHead,
     JointDense,
+    MaskedBlock,
+    MaskedConv2D,
+    PixelCNN,
     PrecisionWeightedMerge,
 )
 
@@ -68,6 +71,21 @@ LAYERS = {
     "GatedConv2D": Case(lambda **kw: GatedConv2D(3, 3, **kw), IMAGES),
     "GatedConv2D valid": Case(
         lambda **kw: GatedConv2D(3, (3, 2), strides=2, padding="valid", activation="elu", **kw),
+        IMAGES[1:],
+    ),
+    "MaskedConv2D": Case(lambda **kw: MaskedConv2D(3, 3, "A", 2, **kw), IMAGES),
+    "MaskedConv2D context": Case(
+        lambda **kw: MaskedConv2D(3, 5, context_channels=1, use_bias=False, **kw), IMAGES[1:]
+    ),
+    "MaskedBlock": Case(lambda **kw: MaskedBlock(2, **kw), IMAGES),
+    "MaskedBlock gated": Case(
+        lambda **kw: MaskedBlock(2, 5, "gated", normalization=None, colors=2, **kw), IMAGES[1:]
+    ),
+    "PixelCNN": Case(lambda **kw: PixelCNN(2, 4, 3, 1, colors=2, **kw), IMAGES),
+    "PixelCNN gated": Case(
+        lambda **kw: PixelCNN(
+            3, 4, 3, 1, kind="gated", plain_kernel_sizes=(), context_channels=1, **kw
+        ),
         IMAGES[1:],
     ),
     "Fold Conv2D": Case(

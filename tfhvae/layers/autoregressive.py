@@ -527,5 +527,9 @@ class PixelCNN(_MaskedStack):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.outputs)
 
+    def compute_output_spec(self, inputs, training=None):
+        shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, dtype=self.last.compute_dtype)
+
     def get_config(self):
         return {**super().get_config(), **self.settings}

@@ -301,8 +301,8 @@ class AutoregressiveDecoder(keras.layers.Layer):
         """What the network says of every pixel of x, given those before it: `[..., H, W, P * C]`.
         Leading axes of `x` and `context` broadcast."""
         if context is not None:
-            x, context = _broadcast_leading(x, context)
-            x = tf.concat([tf.cast(x, context.dtype), context], -1)
+            x, context = _broadcast_leading(tf.cast(x, context.dtype), context)
+            x = tf.concat([x, context], -1)
         return self.network(x, training=training)
 
     def _conditional(self, parameters):

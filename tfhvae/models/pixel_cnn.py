@@ -5,7 +5,7 @@ import keras
 import tensorflow as tf
 
 from tfhvae.models import parts
-from tfhvae.models.base import Generation, LatentVariableModel
+from tfhvae.models.base import Generation, LatentVariableModel, stateless_seed
 from tfhvae.traces import Trace
 
 
@@ -63,19 +63,23 @@ class PixelCNNModel(LatentVariableModel):
     def noise_shapes(self):
         return {}
 
+    def noise(self, seed, batch_size, num_samples=1):
+        """No numbers, in a tensor `[S, B, 0]` that tells how many samples are asked for."""
+        return {"nothing": tf.zeros([num_samples, batch_size, 0])}
+
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        """As of every model; log p(x) is the same in each of the samples, `[num_samples, B]`, or
-        `[1, B]` where `noise` is given."""
-        log_px = self.decode({}, training).log_prob(x)[tf.newaxis]
-        samples = num_samples if noise is None else 1
-        return Trace({}, log_px=tf.repeat(log_px, samples, 0))
+        """As of every model; log p(x) is the same in each of the samples."""
+        noise = self.noise_or_draw(noise, x, num_samples)
+        log_px = self.decode({}, training).log_prob(x)
+        return Trace({}, log_px=tf.repeat(log_px[tf.newaxis], noise["nothing"].shape[0], 0))
 
     def decode(self, latents, training=False):
         return self.p_x.distribution(training=training)
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
-        uniform = tf.random.stateless_uniform([num_samples, *self.event_shape], seed)
+        shape = [num_samples, *self.event_shape]
+        uniform = tf.random.stateless_uniform(shape, stateless_seed(seed, 0))
         return Generation(*self.decode({}).from_uniform(uniform), {})
 
     def get_config(self):
