@@ -36,6 +36,8 @@ LIMITS = {
 # a thermometer coarse, for hours.
 STUCK = {"I": 60, "V": 60, "G": 60, "TExt": 600, "TMod": 120, "W": 600}
 
+COLUMN_ROWS = 10  # so many rows, most of them out of range, show that a whole column is wrong
+
 _TIME_NAMES = ("time", "Time", "timestamp", "Timestamp", "datetime", "date", "")
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "nat"}
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
@@ -80,8 +82,8 @@ def read_log(path, columns=None, time_column=None, timezone=None, label_column=N
         default I, V, G, TExt, TMod, W as far as the file has them. I and V are needed.
       time_column: by default "time", "timestamp", "datetime", "date" or a first column without a
         name.
-      timezone: such as "Europe/Copenhagen", for times without an offset. Offsets, which may differ
-        from row to row, go first where they are written.
+      timezone: such as "Europe/Copenhagen", for times without an offset. Times with one, which may
+        differ from row to row, need none.
       label_column: by default "condition" if the file has it. Empty labels are allowed.
       **options:
         inputs: quantities to read, such as ("I", "V"); by default all there are.
@@ -258,8 +260,12 @@ class _Source:
 
     def _raw(self, use, rows):
         if self.is_csv:
-            with self._read_csv(usecols=use, chunksize=rows) as reader:
-                yield from reader
+            # All columns, as pandas would shorten a row with too many cells to those wanted.
+            with self._read_csv(chunksize=rows) as reader:
+                for raw in reader:
+                    if not isinstance(raw.index, _pandas().RangeIndex):
+                        raise ValueError("expected as many cells in a row as names. Received: more")
+                    yield raw
         else:
             file = _required("pyarrow.parquet").ParquetFile(self.path)
             for batch in file.iter_batches(batch_size=rows, columns=use):
@@ -297,12 +303,14 @@ class _Cleaner:
                 f"expected labels to name conditions of {', '.join(self.conditions)}. Received:"
                 f" {', '.join(unknown)}"
             )
-        self.last_time = None
+        self.last_time, self.has_offsets = None, False
         self.runs = {}  # quantity -> (value, how often in a row) at the end of the chunk before
 
     def clean(self, raw):
         self.report.rows += len(raw)
         names = list(self.source.quantities)
+        empty = raw.isna() | raw.astype(str).isin([""])
+        raw = self._leave_out(raw, empty.all(axis=1), "empty line")
         frame, text = raw.copy(), {}
         for name in names:
             frame[name], text[name] = self._numbers(raw[name])
@@ -373,10 +381,14 @@ class _Cleaner:
             blank = raw["V"].isna() | raw["V"].astype(str).str.strip().str.lower().isin(_MISSING)
             dark = (frame["I"] == 0) & ((frame["V"] == 0) | blank)
             reason = "night, I zero and V zero or empty"
-        if dark.any():
-            line = frame.index[dark][0]
-            self.report.add(reason, int(dark.sum()), self._place(line, frame.at[line, "time"]))
-        return frame[~dark]
+        return self._leave_out(frame, dark, reason)
+
+    def _leave_out(self, frame, rows, reason):
+        """`frame` without `rows`, which are no errors."""
+        if rows.any():
+            line = frame.index[rows][0]
+            self.report.add(reason, int(rows.sum()), self._place(line, frame.at[line, "time"]))
+        return frame[~rows]
 
     def _check_irradiance(self, frame):
         """Refuses a G that says darkness wherever the plant gives power."""
@@ -407,7 +419,7 @@ class _Cleaner:
             if other
             else ""
         )
-        if wrong.mean() > 0.5:  # not some rows but the column
+        if wrong.mean() > 0.5 and len(frame) >= COLUMN_ROWS:  # not some rows but the column
             raise RunError(
                 f"{self.source.path}: expected {name} from {low:g} to {high:g} {UNITS[name]}. Received:"
                 f" {values.min():g} to {values.max():g}{hint}"
@@ -454,7 +466,8 @@ class _Cleaner:
             offset = text.str.contains(_OFFSET) & text.str.contains(":")
             if self.time_format is not None:
                 offset[:] = "%z" in self.time_format
-            if offset.any() and not offset.all():
+            self.has_offsets |= bool(offset.any())
+            if self.has_offsets and not offset.all():
                 valid = ~text.str.lower().isin(_MISSING)
                 frame = self._refuse(
                     frame,
@@ -464,19 +477,19 @@ class _Cleaner:
                     column,
                 )
                 text = text.loc[frame.index]
-            if offset.any():
+            if self.has_offsets:
                 utc = pd.to_datetime(text, format=form, utc=True, errors="coerce")
                 return self._with_times(frame, utc, "a time in ISO 8601, or as time_format says")
             naive = pd.to_datetime(text, format=form, errors="coerce")
+        frame = self._refuse(
+            frame, naive.isna(), "time cannot be read",
+            "a time in ISO 8601, or as time_format says", column,
+        )  # fmt: skip
         if self.timezone is None and len(frame):
             raise RunError(
                 f"{self.source.path}: expected times with an offset, or timezone= such as"
                 f" Europe/Copenhagen. Received: {frame['time'].iloc[0]}"
             )
-        frame = self._refuse(
-            frame, naive.isna(), "time cannot be read",
-            "a time in ISO 8601, or as time_format says", column,
-        )  # fmt: skip
         return self._localise(frame, naive.loc[frame.index])
 
     def _with_times(self, frame, utc, expected):

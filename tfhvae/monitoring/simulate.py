@@ -19,10 +19,10 @@ from tfhvae import progress as progress_bars
 CONDITIONS = ("PS7", "RS4", "PS50", "RS8", "PSRS", "PS75", "C", "S", "N", "IV")
 COLUMNS = ("I", "V", "G", "TExt", "TMod", "W")
 
-# Per cent of the samples: Maaløe et al. 2018, Table II. (The thesis prints 10.18 for RS4, with
-# which the sum is 100.02.)
+# Per cent of the samples: thesis, Table 6.1. Table II of Maaløe et al. 2018 has 10.08 for RS4, with
+# which the sum, 99.92, is further from 100 than ten rounded numbers can be.
 SHARES = {
-    "PS7": 10.68, "RS4": 10.08, "PS50": 10.83, "RS8": 5.11, "PSRS": 10.93,
+    "PS7": 10.68, "RS4": 10.18, "PS50": 10.83, "RS8": 5.11, "PSRS": 10.93,
     "PS75": 10.60, "C": 4.60, "S": 27.64, "N": 4.67, "IV": 4.78,
 }  # fmt: skip
 SAMPLES_PER_DAY = 15_000 / 61  # "approximately 15,000 data samples", two months
@@ -158,7 +158,8 @@ def condition_counts(samples):
     """Rows of every condition, by largest remainder: they add up to `samples`."""
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 50:
         raise ValueError(f"expected samples to be an integer >= 50. Received: {samples!r}")
-    exact = np.array([SHARES[name] for name in CONDITIONS]) / 100 * samples
+    exact = np.array([SHARES[name] for name in CONDITIONS])
+    exact *= samples / exact.sum()
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: samples - counts.sum()]] += 1
     return dict(zip(CONDITIONS, counts.tolist()))
