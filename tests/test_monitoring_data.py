@@ -228,6 +228,13 @@ def test_simulate_refuses():
         simulate.string_curve("N", irradiance=0.0)
 
 
+def test_days_without_light_are_passed_over():
+    with pytest.raises(ValueError, match="Received: days=13, used up"):
+        simulate.simulate(13, start="2016-12-15", samples=5000, progress=False)
+    dark = simulate.simulate(26, start="2016-12-15", samples=300, progress=False)
+    assert len(dark) == 300 and dark.G.max() < 700
+
+
 def test_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pvlib", None)
     with pytest.raises(ModuleNotFoundError, match=r"pvlib.*pip install tfhvae\[pv\]"):

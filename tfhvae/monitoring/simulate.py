@@ -8,6 +8,7 @@ What is added here is the weather of a seed, and the sum of cells, bypass diodes
 along the string. `docs/monitoring-data.md` lists every number with its source.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -131,26 +132,27 @@ def simulate(days=61, seed=0, start="2017-03-01", samples=None, progress=True):
     if first.tz is not None or first != first.normalize():
         raise ValueError(f'expected start to be a day such as "2017-03-01". Received: {start!r}')
 
-    bar = progress_bars.bar(samples, "Simulating", "sample") if progress else None
     gaps, day, parts = _gaps(counts, days, first), 0, []
-    for condition, gap in zip(SCHEDULE, gaps):
-        missing = counts[condition]
-        while missing:
-            if day >= days:
-                raise ValueError(
-                    f"expected days enough for {samples} samples of ten conditions. Received:"
-                    f" days={days}, used up with {missing} samples of {condition} missing"
-                )
-            rng = np.random.default_rng([int(seed), day])
-            part = _recorded_day(first + pd.Timedelta(days=day), condition, missing, rng)
-            parts.append(part)
-            missing -= len(part)
-            day += 1
-            if bar is not None:
-                bar.update(len(part))
-        day += gap
-    if bar is not None:
-        bar.close()
+    bar = progress_bars.bar(samples, "Simulating", "sample") if progress else None
+    with contextlib.nullcontext() if bar is None else bar:
+        for condition, gap in zip(SCHEDULE, gaps):
+            missing = counts[condition]
+            while missing:
+                if day >= days:
+                    raise ValueError(
+                        f"expected days enough for {samples} samples of ten conditions. Received:"
+                        f" days={days}, used up with {missing} samples of {condition} missing"
+                    )
+                rng = np.random.default_rng([int(seed), day])
+                part = _recorded_day(first + pd.Timedelta(days=day), condition, missing, rng)
+                day += 1
+                if part is None:
+                    continue
+                parts.append(part)
+                missing -= len(part)
+                if bar is not None:
+                    bar.update(len(part))
+            day += gap
     return pd.concat(parts)
 
 
@@ -207,27 +209,32 @@ def maximum_power(condition, irradiance, cell_temperature, covered_modules=None,
 
 def draw_curves(irradiance=800.0, cell_temperature=25.0):
     """Combined curves and power of the ten conditions, their maxima marked: a Matplotlib figure."""
+    from matplotlib.figure import Figure
+
     from tfhvae import plotting
 
-    figure, (left, right) = plotting._panels(
-        2, f"String at {irradiance:g} W/m² and {cell_temperature:g} °C", width=4.9, height=3.9
-    )
-    colours = itertools.cycle(plotting.COLOURS)
-    for condition in (name for name in CONDITIONS if name != "C"):
-        colour = next(colours)
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(f"String at {irradiance:g} W/m² and {cell_temperature:g} °C", fontsize=11)
+    drawn = [name for name in CONDITIONS if name != "C"]
+    styles = itertools.cycle(("-", "--"))
+    for condition, colour, style in zip(drawn, plotting.COLOURS, styles):
         current, voltage = string_curve(condition, irradiance, cell_temperature)
         power = current * voltage
         best = np.argmax(power)
         label = "N, C" if condition == "N" else condition
-        left.plot(voltage, current, color=colour, linewidth=1.3, label=label)
+        left.plot(voltage, current, color=colour, linestyle=style, linewidth=1.3, label=label)
         left.plot(voltage[best], current[best], "o", color=colour, markersize=4)
-        right.plot(voltage, power, color=colour, linewidth=1.3)
+        right.plot(voltage, power, color=colour, linestyle=style, linewidth=1.3)
         right.plot(voltage[best], power[best], "o", color=colour, markersize=4)
     for ax, name in ((left, "current (A)"), (right, "power (W)")):
         ax.set_xlabel("voltage (V)", fontsize=8.5)
         ax.set_ylabel(name, fontsize=8.5)
         ax.set_xlim(0, None)
         ax.set_ylim(0, None)
+        ax.tick_params(labelsize=8)
+        ax.grid(True, color="0.9", linewidth=0.7)
+        ax.spines[["top", "right"]].set_visible(False)
     left.legend(fontsize=7.5, ncols=2, loc="lower left")
     return figure
 
@@ -348,19 +355,21 @@ def _operating_point(condition, irradiance, temperature, covered_modules, snow, 
 def _gaps(counts, days, first):
     """Days without a recording after each block: what is left of `days`, spread evenly."""
     middle = _clear_sky(first + _pandas().Timedelta(days=days // 2), 3.0)
-    daylight = 0.85 * np.sum(middle["poa"] > DAYLIGHT)  # clouds take some of it
+    daylight = max(0.85 * np.sum(middle["poa"] > DAYLIGHT), 1.0)  # clouds take some of it
     blocks = sum(int(np.ceil(counts[name] / daylight)) for name in SCHEDULE)
     spare = max(days - blocks - 1, 0)
     return [spare * (k + 1) // len(SCHEDULE) - spare * k // len(SCHEDULE) for k in range(10)]
 
 
 def _recorded_day(date, condition, most, rng):
-    """At most `most` rows of one day, a stretch of its daylight."""
+    """At most `most` rows of one day, a stretch of its daylight; None of a day without any."""
     pd = _pandas()
     odds = _WEATHER.get(condition, (0.45, 0.4, 0.15))
     kind = rng.choice(["clear", "changing", "overcast"], p=odds)
     weather = _weather(date, kind, condition == "S", rng)
     lit = np.flatnonzero(weather["G"] > DAYLIGHT)
+    if not len(lit):
+        return None
     first = rng.integers(max(len(lit) - most, 0) + 1)
     rows = weather.iloc[lit[first : first + most]]
     current, voltage = _operating_point(
@@ -389,7 +398,7 @@ def _weather(date, kind, snowy, rng):
         TILT, AZIMUTH, sky["zenith"], sky["azimuth"], split["dni"], ghi, split["dhi"],
         dni_extra=pvlib.irradiance.get_extra_radiation(sky.index), albedo=albedo, model="haydavies",
     ).fillna(0.0)  # fmt: skip
-    diffuse = pvlib.iam.marion_diffuse("physical", TILT)
+    diffuse = _diffuse_reflection()
     effective = (
         poa["poa_direct"] * pvlib.iam.physical(sky["aoi"])
         + poa["poa_sky_diffuse"] * diffuse["sky"]
@@ -424,6 +433,12 @@ def _weather(date, kind, snowy, rng):
         },
         index=sky.index,
     )  # fmt: skip
+
+
+@functools.cache
+def _diffuse_reflection():
+    """Parts of the light of the sky and of the ground that pass the glass."""
+    return _pvlib().iam.marion_diffuse("physical", TILT)
 
 
 def _clear_sky(date, turbidity):
