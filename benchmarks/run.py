@@ -28,7 +28,7 @@ BATCH_SIZES = {**dict.fromkeys(MODELS, 100), "ladder_vae": 256}
 
 flags.DEFINE_boolean("quick", False, "fewer steps and repeats: faster, noisier")
 flags.DEFINE_list(
-    "only", [], "benchmarks among: startup, evaluation, memory, training, mixed_precision"
+    "only", [], "benchmarks among: startup, evaluation, memory, training, mixed_precision, sampling"
 )
 flags.DEFINE_list("models", list(MODELS), "models of the training benchmark")
 flags.DEFINE_string("torch_python", sys.executable, "a Python that can import torch")
@@ -162,7 +162,7 @@ def compile_as_experiments_do(model, name, steps):
     model.compile(
         training.make_optimizer(config.optimizer, steps, 100),
         Objective(),
-        jit_compile=name != "conv_hvae",
+        jit_compile=model.is_faster_under_xla,
         steps_per_execution=pipeline.steps_per_execution(steps),
     )
 
@@ -415,25 +415,59 @@ def mixed_precision(quick, repeats):
 
     from tfhvae import evaluation as evaluation_module
 
-    steps, batch_size = 3 if quick else 5, BATCH_SIZES["conv_hvae"]
-    images = np.random.default_rng(0).random((steps * batch_size, *EVENT_SHAPE), np.float32)
-    models = {}
-    for policy in ("float32", "mixed_bfloat16"):
-        keras.mixed_precision.set_global_policy(policy)
-        models[policy] = make_model("conv_hvae")
-        models[policy].set_weights(models["float32"].get_weights())
-        compile_as_experiments_do(models[policy], "conv_hvae", steps)
-    keras.mixed_precision.set_global_policy("float32")
-    candidates = {p: fit(model, images, steps, batch_size) for p, model in models.items()}
-    rates = take_turns(candidates, repeats)
-    x = (images[:batch_size] < 0.5).astype(np.float32)
-    elbo = [evaluation_module.bound_terms(m, x, 1)["elbo"].mean() for m in models.values()]
-    total = 2 * steps * (repeats + 1)
-    faster = ratio(rates, "mixed_bfloat16", "float32")
-    difference = abs(elbo[0] - elbo[1])
+    for name in ("conv_hvae", "fame"):
+        steps, batch_size = 3 if quick else 5, BATCH_SIZES.get(name, 100)
+        images = np.random.default_rng(0).random((steps * batch_size, *EVENT_SHAPE), np.float32)
+        models = {}
+        for policy in ("float32", "mixed_bfloat16"):
+            keras.mixed_precision.set_global_policy(policy)
+            models[policy] = make_model(name)
+            models[policy].set_weights(models["float32"].get_weights())
+            compile_as_experiments_do(models[policy], name, steps)
+        keras.mixed_precision.set_global_policy("float32")
+        candidates = {p: fit(model, images, steps, batch_size) for p, model in models.items()}
+        rates = take_turns(candidates, repeats)
+        x = (images[:batch_size] < 0.5).astype(np.float32)
+        elbo = [evaluation_module.bound_terms(m, x, 1)["elbo"].mean() for m in models.values()]
+        total = 2 * steps * (repeats + 1)
+        faster = ratio(rates, "mixed_bfloat16", "float32")
+        difference = abs(elbo[0] - elbo[1])
+        yield Row(f"{name}: bf16 / fp32, training", faster, "", 1.3)
+        yield Row(f"{name}: |bound difference| after {total} steps", difference, "nats", 0.1, True)
+
+
+def sampling(quick, repeats):
+    """Images drawn from a PixelCNN of 64 maps, against one full pass for each pixel."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from tfhvae.models.parts import AutoregressiveDecoder
+
+    count, pixels = 64, EVENT_SHAPE[0] * EVENT_SHAPE[1]
+    keras.utils.set_random_seed(0)
+    decoder = AutoregressiveDecoder(EVENT_SHAPE)
+    uniform = tf.constant(np.random.default_rng(0).random((count, *EVENT_SHAPE), np.float32))
+    x, _ = decoder._sample(None, uniform)
+    one_pass = tf.function(lambda x: decoder.parameters(x))
+
+    def kept():
+        start = time.perf_counter()
+        decoder._sample(None, uniform)[0].numpy()
+        return count / (time.perf_counter() - start)
+
+    def full_passes():
+        start = time.perf_counter()
+        one_pass(x).numpy()
+        return count / (pixels * (time.perf_counter() - start))
+
+    rates = take_turns({"kept": kept, "full": full_passes}, repeats)
+    again = decoder.distribution().conditional(x).from_uniform(uniform)
+    different = float(np.mean(again.numpy() != x.numpy()))
     return [
-        Row("conv_hvae: bf16 / fp32, training", faster, "", 1.3),
-        Row(f"conv_hvae: |bound difference| after {total} steps", difference, "nats", 0.1, True),
+        Row("PixelCNN, 64 maps: images drawn", statistics.median(rates["kept"]), "/s"),
+        Row("PixelCNN: drawn / with a pass for each pixel", ratio(rates, "kept", "full"), "", 10.0),
+        Row("PixelCNN: pixels that a full pass draws otherwise", different, "", 0.0, True),
     ]
 
 
@@ -443,6 +477,7 @@ BENCHMARKS = {
     "memory": memory,
     "training": training,
     "mixed_precision": mixed_precision,
+    "sampling": sampling,
 }
 
 
