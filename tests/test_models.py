@@ -41,6 +41,8 @@ _DEEP = {"latent_dims": (4, 3, 2), "hidden_units": (8, 7, 6)}
 _TWO = {"latent_dims": (4, 3), "hidden_units": (8, 6)}
 _SEMI = {"latent_dim": 3, "hidden_units": (8, 6), "num_classes": 4}
 _M1M2 = {"m1_latent_dim": 4, "m1_hidden_units": (8, 6), "latent_dim": 3, "hidden_units": (8,)}
+_VLAE = {"latent_dims": (2, 3), "filters": (8, 12, 16)}
+_FIXED = {"likelihood": "gaussian", "output_scale": 0.5}
 _ALL, _HIDDEN, _NONE = ({"batch_normalization": where} for where in ("all", "hidden", "none"))
 
 # The one list of models. Each property below holds for every line.
@@ -80,13 +82,36 @@ CASES = {
     ),
     "sdgm": Case(models.SDGM, {**_SEMI, **_HIDDEN, "auxiliary_dim": 2}, ("sdgm",)),
     "cagem": Case(models.CaGeM, {**_TWO, **_HIDDEN, "num_classes": 4}, ("cagem",)),
+    "vlae": Case(models.VLAE, {**_VLAE, **_HIDDEN}, ("vlae",)),
+    "vlae gated": Case(
+        models.VLAE,
+        {**_VLAE, **_NONE, **_FIXED, "merge": "gated", "ladders": "own"},
+        event_shape=(8, 4, 2),
+    ),
+    "vlae medium": Case(
+        models.VLAE, {**_VLAE, **_ALL, "trunk": "conv_medium", "latent_dims": (2, 3, 2)}
+    ),
+    "vlae dense": Case(
+        models.VLAE,
+        {**_VLAE, **_NONE, **_FIXED, "trunk": "dense", "filters": (7, 6), "density": "laplace"},
+        event_shape=(5, 4, 1),
+    ),
+    "gaussian hvae": Case(
+        models.GaussianHVAE, {**_DEEP, **_NONE, "filters": (4, 6)}, ("gaussian_hvae",)
+    ),
+    "gaussian hvae dense": Case(
+        models.GaussianHVAE,
+        {**_TWO, **_HIDDEN, **_FIXED, "trunk": "dense", "train_output_scale": True},
+    ),
 }
 each_model = pytest.mark.parametrize("name", CASES)
 SEMI_SUPERVISED = [n for n, c in CASES.items() if issubclass(c.make, models.SemiSupervisedModel)]
 SEVERAL_SITES = [
     name
     for name, case in CASES.items()
-    if len(case.settings.get("latent_dims", ())) > 1 and name not in SEMI_SUPERVISED
+    if len(case.settings.get("latent_dims", ())) > 1
+    and name not in SEMI_SUPERVISED
+    and case.make is not models.VLAE  # whose layers are independent
 ]
 DEEP = [name for name, case in CASES.items() if issubclass(case.make, GaussianHierarchy)]
 # Sites whose KL is taken from the draws: p is known only after a later draw.
@@ -99,6 +124,8 @@ SAMPLED_KL = {
     "adgm given x": ("a",),
     "sdgm": ("a",),
     "cagem": ("z1",),
+    "gaussian hvae": ("z1", "z2"),
+    "gaussian hvae dense": ("z1",),
 }
 NORMALIZED = [name for name in DEEP if CASES[name].settings["batch_normalization"] != "none"]
 
@@ -186,7 +213,10 @@ def test_the_list_covers_every_configuration():
 @each_model
 def test_settings_are_checked(name):
     case = CASES[name]
-    choices = {"prior", "batch_normalization", "top_down", "upward", "label_inference"}
+    choices = {
+        "prior", "batch_normalization", "top_down", "upward", "label_inference", "trunk", "density",
+        "output_mean", "merge", "ladders",
+    }  # fmt: skip
     known = choices & model_of(name).get_config().keys()
     assert known
     for setting in ("likelihood", *known):
@@ -481,6 +511,8 @@ def test_a_few_steps_raise_the_bound(name):
     """
     model, x = new_model(name), images(name)
     is_compiled = name in ("vae", "ladder vae one layer")
+    for layer in normalizations(model):
+        layer.momentum = 0.5  # or the running averages lag behind so few updates
     objective, batch = objective_and_batch(name, x)
     model.compile(keras.optimizers.Adam(1e-2), objective, run_eagerly=not is_compiled)
 
@@ -789,6 +821,52 @@ GOLDEN = {
         "z1/log_p": -4.9878,
         "z2/log_q": -3.5799,
         "z2/log_p": -3.7239,
+    },
+    "vlae": {
+        "log_px": -44.5701,
+        "z1/log_q": -0.9181,
+        "z1/log_p": -1.9983,
+        "z2/log_q": -1.3025,
+        "z2/log_p": -3.1123,
+    },
+    "vlae gated": {
+        "log_px": -30.3096,
+        "z1/log_q": -0.6178,
+        "z1/log_p": -2.036,
+        "z2/log_q": -1.3293,
+        "z2/log_p": -3.0299,
+    },
+    "vlae medium": {
+        "log_px": -45.144,
+        "z1/log_q": -0.8304,
+        "z1/log_p": -2.0574,
+        "z2/log_q": -1.404,
+        "z2/log_p": -3.1311,
+        "z3/log_q": -1.2147,
+        "z3/log_p": -2.0173,
+    },
+    "vlae dense": {
+        "log_px": -12.8014,
+        "z1/log_q": -1.116,
+        "z1/log_p": -2.084,
+        "z2/log_q": -1.374,
+        "z2/log_p": -3.0694,
+    },
+    "gaussian hvae": {
+        "log_px": -45.2977,
+        "z1/log_q": -1.873,
+        "z1/log_p": -2.031,
+        "z2/log_q": -1.3353,
+        "z2/log_p": -1.1728,
+        "z3/log_q": -1.2188,
+        "z3/log_p": -2.0613,
+    },
+    "gaussian hvae dense": {
+        "log_px": -62.8952,
+        "z1/log_q": -1.8144,
+        "z1/log_p": -2.4113,
+        "z2/log_q": -1.3184,
+        "z2/log_p": -3.099,
     },
 }
 

@@ -4,9 +4,11 @@ from tfhvae.models.auxiliary import AVAE
 from tfhvae.models.base import Generation, LatentVariableModel
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.deep import DeepVAE, LadderVAE, ProbabilisticLadder
+from tfhvae.models.gaussian_hierarchy import GaussianHVAE
 from tfhvae.models.semi_supervised import ADGM, M1M2, M2, SDGM, SemiSupervisedModel
 from tfhvae.models.two_level import HVAE, ConvHVAE
 from tfhvae.models.vae import VAE
+from tfhvae.models.variational_ladder import VLAE
 
 MODELS = (
     VAE,
@@ -21,6 +23,8 @@ MODELS = (
     ADGM,
     SDGM,
     CaGeM,
+    VLAE,
+    GaussianHVAE,
 )
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
     "ADGM",
     "SDGM",
     "CaGeM",
+    "VLAE",
+    "GaussianHVAE",
     "Generation",
     "LatentVariableModel",
     "SemiSupervisedModel",

@@ -45,6 +45,8 @@ class LatentVariableModel(keras.Model):
       event_shape: shape of one image, `(height, width, channels)`.
     """
 
+    uses_convolutions = False  # which gain nothing from XLA on a CPU
+
     def __init__(self, event_shape, **kwargs):
         super().__init__(**kwargs)
         self.event_shape = tuple(event_shape)

@@ -236,6 +236,8 @@ class ConvHVAE(TwoLevelModel):
       decoder_convolutions: number of gated 3×3 convolutions of 64 filters in the decoder.
     """
 
+    uses_convolutions = True
+
     def __init__(
         self,
         event_shape,
