@@ -82,18 +82,18 @@ CASES = {
     ),
     "sdgm": Case(models.SDGM, {**_SEMI, **_HIDDEN, "auxiliary_dim": 2}, ("sdgm",)),
     "cagem": Case(models.CaGeM, {**_TWO, **_HIDDEN, "num_classes": 4}, ("cagem",)),
-    "vlae": Case(models.VLAE, {**_VLAE, **_HIDDEN}, ("vlae",)),
+    "vlae": Case(models.VLAE, {**_VLAE, **_NONE}, ("vlae",)),
     "vlae gated": Case(
         models.VLAE,
         {**_VLAE, **_NONE, **_FIXED, "merge": "gated", "ladders": "own"},
         event_shape=(8, 4, 2),
     ),
     "vlae medium": Case(
-        models.VLAE, {**_VLAE, **_ALL, "trunk": "conv_medium", "latent_dims": (2, 3, 2)}
+        models.VLAE, {**_VLAE, **_NONE, "trunk": "conv_medium", "latent_dims": (2, 3, 2)}
     ),
     "vlae dense": Case(
         models.VLAE,
-        {**_VLAE, **_NONE, **_FIXED, "trunk": "dense", "filters": (7, 6), "density": "laplace"},
+        {**_VLAE, **_HIDDEN, **_FIXED, "trunk": "dense", "filters": (7, 6), "density": "laplace"},
         event_shape=(5, 4, 1),
     ),
     "gaussian hvae": Case(
@@ -511,8 +511,6 @@ def test_a_few_steps_raise_the_bound(name):
     """
     model, x = new_model(name), images(name)
     is_compiled = name in ("vae", "ladder vae one layer")
-    for layer in normalizations(model):
-        layer.momentum = 0.5  # or the running averages lag behind so few updates
     objective, batch = objective_and_batch(name, x)
     model.compile(keras.optimizers.Adam(1e-2), objective, run_eagerly=not is_compiled)
 
@@ -823,34 +821,34 @@ GOLDEN = {
         "z2/log_p": -3.7239,
     },
     "vlae": {
-        "log_px": -44.5701,
-        "z1/log_q": -0.9181,
-        "z1/log_p": -1.9983,
-        "z2/log_q": -1.3025,
-        "z2/log_p": -3.1123,
+        "log_px": -53.0316,
+        "z1/log_q": -0.805,
+        "z1/log_p": -2.181,
+        "z2/log_q": -1.3286,
+        "z2/log_p": -3.1559,
     },
     "vlae gated": {
-        "log_px": -30.3096,
+        "log_px": -30.1616,
         "z1/log_q": -0.6178,
         "z1/log_p": -2.036,
         "z2/log_q": -1.3293,
         "z2/log_p": -3.0299,
     },
     "vlae medium": {
-        "log_px": -45.144,
-        "z1/log_q": -0.8304,
-        "z1/log_p": -2.0574,
-        "z2/log_q": -1.404,
-        "z2/log_p": -3.1311,
-        "z3/log_q": -1.2147,
-        "z3/log_p": -2.0173,
+        "log_px": -52.644,
+        "z1/log_q": -0.8063,
+        "z1/log_p": -1.9994,
+        "z2/log_q": -1.3548,
+        "z2/log_p": -2.9545,
+        "z3/log_q": -1.1006,
+        "z3/log_p": -2.0083,
     },
     "vlae dense": {
-        "log_px": -12.8014,
-        "z1/log_q": -1.116,
-        "z1/log_p": -2.084,
-        "z2/log_q": -1.374,
-        "z2/log_p": -3.0694,
+        "log_px": -12.5184,
+        "z1/log_q": -1.0084,
+        "z1/log_p": -2.138,
+        "z2/log_q": -1.2793,
+        "z2/log_p": -3.1694,
     },
     "gaussian hvae": {
         "log_px": -45.2977,

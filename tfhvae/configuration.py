@@ -202,6 +202,8 @@ def base_config(model, dataset):
                 "split": config_dict.placeholder(str),
                 "cameras": config_dict.placeholder(str),
                 "dequantization": config_dict.placeholder(str),
+                "crop": config_dict.placeholder(str),
+                "colours": config_dict.placeholder(str),
                 "min_pixel_std": config_dict.placeholder(float),  # pixels below it are dropped
             },
             "labels": {  # of semi-supervised models

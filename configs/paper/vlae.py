@@ -42,9 +42,12 @@ def get_config(variant="mnist"):
     if name in ("mnist", "fashion_mnist"):
         config.model.merge = "gated"
         config.dataset.split = "60k_10k"
+    else:
+        config.dataset.dequantization = "none"
     if name == "svhn":
         config.dataset.split = "604k_26k"
-        config.dataset.dequantization = "none"
+    if name == "celeba":
+        config.dataset.crop = "108"
     config.published.source = "Zhao et al. 2017"
     config.published.protocol = "no number published, figures only"
     return config

@@ -186,16 +186,18 @@ class VLAE(LatentVariableModel):
         """`p_ladders[l]` is v_{l+1} and `p_blocks[l]` u_{l+1}; at the top there is no v, and u is
         f_L. Where dense features meet convolutions, `p_planes` turns them into an image."""
         levels, kinds = len(self.latent_dims), self._kinds
-        self.p_blocks, self.p_planes = [None] * levels, {}
+        blocks, self.p_planes, shape = [], {}, None
         self._plane_shapes, self._state_shapes = {}, [None] * levels  # of what comes from above
-        shape = None
         for level in reversed(range(levels)):
             self._state_shapes[level] = shape
             if kinds[level]:
-                shape = self._make_decoding_convolutions(level, shape)
+                block, shape = self._decoding_convolutions(level, shape)
             else:
                 shape = (self._width(level),)
-                self.p_blocks[level] = self._dense(shape * 2, f"p_block{level + 1}")
+                block = self._dense(shape * 2, f"p_block{level + 1}")
+            blocks.append(block)
+        # Only now: Keras does not notice what is put into a list later.
+        self.p_blocks = blocks[::-1]
         self.p_ladders = [
             self._dense([math.prod(shape)], f"p_ladder{level + 1}")
             for level, shape in enumerate(self._state_shapes[:-1])
@@ -220,9 +222,9 @@ class VLAE(LatentVariableModel):
                 math.prod(self.event_shape), dtype=dtype, name="pixels"
             )
 
-    def _make_decoding_convolutions(self, level, shape):
-        """The transposed convolutions of a level that takes features of `shape`; returns the shape
-        of what they give. Of a single convolution of stride 2, the output layer is the mirror."""
+    def _decoding_convolutions(self, level, shape):
+        """The transposed convolutions of a level that takes features of `shape`, and the shape of
+        what they give; None for the mirror of a single convolution, which is the output layer."""
         channels = self._channels(level)
         if self.config["trunk"] == "conv_small":
             halvings, filters = len(channels), channels[-2::-1]
@@ -235,12 +237,10 @@ class VLAE(LatentVariableModel):
             plane = self._dense([math.prod(shape)], f"p_plane{level + 1}")
             self.p_planes[str(level)], self._plane_shapes[level] = plane, shape
         if not filters:
-            return shape
-        self.p_blocks[level] = self._convolutions(
-            filters, strides, f"p_block{level + 1}", transposed=True
-        )
+            return None, shape
+        block = self._convolutions(filters, strides, f"p_block{level + 1}", transposed=True)
         factor = 2 ** strides.count(2)
-        return (factor * shape[0], factor * shape[1], filters[-1])
+        return block, (factor * shape[0], factor * shape[1], filters[-1])
 
     # Inference -----------------------------------------------------------------------------------
 
@@ -335,7 +335,7 @@ class VLAE(LatentVariableModel):
 
 def _flat(h):
     """`[N, ...]` to `[N, units]`."""
-    return tf.reshape(h, [-1, h.shape[1:].num_elements()])
+    return tf.reshape(h, [-1, math.prod(h.shape[1:])])
 
 
 def _check_sizes(trunk, latent_dims, filters):
