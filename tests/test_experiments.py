@@ -37,7 +37,7 @@ def small_config(model="vae", epochs=2):
         config.model.latent_dims = (4, 3)
         if "auxiliary_dims" in config.model:
             config.model.auxiliary_dims = (4, 3)
-        if isinstance(config.model.hidden_units, tuple):
+        if isinstance(config.model.get("hidden_units"), tuple):
             config.model.hidden_units = (16, 8)  # one for each latent variable
     config.objective.num_importance = min(config.objective.num_importance, 2)
     config.objective.warmup_epochs = 0
