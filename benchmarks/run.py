@@ -162,7 +162,7 @@ def compile_as_experiments_do(model, name, steps):
     model.compile(
         training.make_optimizer(config.optimizer, steps, 100),
         Objective(),
-        jit_compile=model.is_faster_under_xla,
+        jit_compile=not model.uses_convolutions,
         steps_per_execution=pipeline.steps_per_execution(steps),
     )
 

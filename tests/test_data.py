@@ -114,7 +114,7 @@ def test_names_and_descriptions():
     assert list(data.DATASETS) == [
       "digits", "dynamic_mnist", "static_mnist", "threshold_mnist", "mnist",
       "fashion_mnist", "frey_faces", "omniglot", "omniglot_resized", "small_norb", "svhn",
-      "half_moons",
+      "celeba", "half_moons",
   ]  # fmt: skip
     assert all(text and "\n" not in text for text in data.DATASETS.values())
 
@@ -140,6 +140,10 @@ def test_every_data_set_is_documented():
         ("small_norb", {"dequantization": "normal"}, "uniform or none, received"),
         ("svhn", {"split": "60k_10k"}, "73k_26k or 604k_26k, received"),
         ("svhn", {"cameras": "both"}, r"expected no cameras for svhn.*options are: split \(73k"),
+        ("svhn", {"dequantization": "normal"}, "uniform or none, received 'normal'"),
+        ("celeba", {"split": "60k_10k"}, r"expected no split for celeba.*crop \(140, 108\)"),
+        ("celeba", {"crop": "178"}, "crop of celeba to be 140 or 108, received '178'"),
+        ("celeba", {"colours": "hsv"}, "rgb or grey, received 'hsv'"),
         ("digits", {"dequantization": "none"}, "expected no dequantization for digits"),
         ("half_moons", {"split": "10k_10k"}, "its options are: none"),
         ("digits", {"min_pixel_std": -0.1}, "min_pixel_std to be a number >= 0, received -0.1"),
@@ -608,6 +612,7 @@ def test_order_of_tfds_for_mnist():
         ("omniglot_resized", "images_evaluation.zip"),
         ("small_norb", "smallnorb-5x01235x9x18x6x2x96x96-testing-dat.mat"),
         ("svhn", "extra_32x32.mat"),
+        ("celeba", "img_align_celeba.zip"),
     ],
 )
 def test_tfds_without_network(monkeypatch, name, files):
@@ -1490,6 +1495,169 @@ def test_labels_of_svhn_out_of_range(small_svhn, monkeypatch, wrong):
     monkeypatch.setattr(sources, "SVHN_SHA256", sources.SVHN_SHA256 | {"test": digest})
     message = error("svhn", data_dir=small_svhn.folder)
     assert f"expected labels from 1 to 10 in {path}, received {wrong} to {wrong}" in message
+
+
+def test_svhn_without_noise(small_svhn):
+    svhn = data.load(
+        "svhn", data_dir=small_svhn.folder, split="604k_26k", dequantization="none", seed=7
+    )
+    check(svhn, (21, None, 6), (32, 32, 3))
+    levels = np.concatenate([small_svhn.images[part] for part in ("train", "extra")])
+    np.testing.assert_array_equal(svhn.train.images, levels / np.float32(255))
+    np.testing.assert_array_equal(svhn.test.images, small_svhn.images["test"] / np.float32(255))
+    np.testing.assert_array_equal(svhn.test.labels, small_svhn.labels["test"] % 10)
+    assert "x/255, no noise" in svhn.protocol and "604,388/26,032" in svhn.protocol
+
+
+# CelebA -----------------------------------------------------------------------
+
+
+def jpeg(image):
+    import tensorflow as tf
+
+    return tf.io.encode_jpeg(image, quality=95).numpy()
+
+
+@pytest.fixture
+def small_celeba(tmp_path, monkeypatch):
+    """Folder of a zip file of twelve faces in the original's names, and what is in them."""
+    import tensorflow as tf
+
+    numbers = {"train": (1, 7), "validation": (8, 9), "test": (10, 12)}
+    monkeypatch.setattr(sources, "CELEBA_NUMBERS", numbers)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.float32)
+    faces = tf.image.resize(coarse, (218, 178)).numpy().astype(np.uint8)
+    content = [jpeg(face) for face in faces]
+    path = tmp_path / "celeba" / "img_align_celeba.zip"
+    path.parent.mkdir()
+
+    def write(content=content, folder="img_align_celeba"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{folder}/", "")
+            for i in reversed(range(len(content))):  # the order within the file does not matter
+                archive.writestr(f"{folder}/{i + 1:06d}.jpg", content[i])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setattr(sources, "CELEBA_SHA256", digest)
+
+    write()
+    images = np.stack([tf.io.decode_jpeg(data_, 3).numpy() for data_ in content])
+    return types.SimpleNamespace(
+        folder=tmp_path, path=path, write=write, content=content, images=images, numbers=numbers
+    )
+
+
+def cells_by_hand(image, crop):
+    """Mean over 64 by 64 equal cells of the middle, from repeated pixels."""
+    top, left = (218 - crop) // 2, (178 - crop) // 2
+    middle = image[top : top + crop, left : left + crop].astype(np.float64)
+    fine = middle.repeat(16, 0)  # a cell is crop / 4 of these rows high
+    fine = fine.reshape(64, crop // 4, crop, -1).mean(1).repeat(16, 1)
+    return fine.reshape(64, 64, crop // 4, -1).mean(2)
+
+
+@pytest.mark.parametrize("crop", [140, 108])
+@pytest.mark.parametrize("colours", ["rgb", "grey"])
+def test_celeba(small_celeba, crop, colours):
+    options = {"data_dir": small_celeba.folder, "crop": str(crop), "colours": colours}
+    faces = data.load("celeba", dequantization="none", **options)
+    check(faces, (7, 2, 3), (64, 64, 3 if colours == "rgb" else 1), labels=False)
+    assert faces.likelihood == "gaussian"
+    for words in (f"{crop}x{crop}", "7/2/3", "x/255, no noise"):
+        assert words in faces.protocol
+    for split, part in ((faces.train, "train"), (faces.test, "test")):
+        first, last = small_celeba.numbers[part]
+        for image, face in zip(split.images, small_celeba.images[first - 1 : last], strict=True):
+            expected = cells_by_hand(face, crop)
+            if colours == "grey":
+                expected = expected @ [[0.299], [0.587], [0.114]]
+            assert np.abs(255 * image - expected).max() < 0.501
+    noisy = data.load("celeba", seed=3, **options)
+    noise = noisy.train.images.astype(np.float64) * 256 - np.rint(faces.train.images * 255)
+    assert -1e-4 < noise.min() < 0.01 and 0.99 < noise.max() < 1 + 1e-4
+    assert "drawn once (seed 3)" in noisy.protocol
+    again = data.load("celeba", seed=3, **options)
+    np.testing.assert_array_equal(noisy.test.images, again.test.images)
+
+
+def test_celeba_from_a_builder_of_the_true_format(small_celeba, monkeypatch):
+    """With a set that the installed tensorflow-datasets has really written, with the features and
+    the keys of its celeb_a."""
+    pytest.importorskip("importlib_resources")  # tfds needs it without saying so
+    tfds = pytest.importorskip("tensorflow_datasets")
+    original = tfds.builder_cls("celeb_a")
+    attribute = "Smiling"
+
+    class SmallFaces(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("2.1.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
+                "attributes": {attribute: np.bool_},
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            return {
+                part: self._generate_examples(*numbers)
+                for part, numbers in small_celeba.numbers.items()
+            }
+
+        def _generate_examples(self, first, last):
+            for number in range(first, last + 1):
+                image = io.BytesIO(small_celeba.content[number - 1])
+                yield f"{number:06d}.jpg", {"image": image, "attributes": {attribute: True}}
+
+    features = original(data_dir=small_celeba.folder / "tfds").info.features
+    assert features["image"].shape == sources.CELEBA_IMAGE and attribute in features["attributes"]
+    builder = SmallFaces(data_dir=small_celeba.folder / "tfds")
+    builder.download_and_prepare()
+
+    def load(name, split, shuffle_files, read_config, with_info):
+        assert name == "celeb_a" and not shuffle_files and with_info
+        datasets_ = [builder.as_dataset(s, read_config=read_config) for s in split]
+        return datasets_, builder.info
+
+    monkeypatch.setattr(tfds, "load", load)
+    from_tfds = data.load("celeba", dequantization="none")
+    from_files = data.load("celeba", data_dir=small_celeba.folder, dequantization="none")
+    assert from_tfds.protocol == from_files.protocol
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(
+            getattr(from_tfds, part).images, getattr(from_files, part).images
+        )
+    monkeypatch.setattr(sources, "CELEBA_IMAGE", (218, 180, 3))
+    assert "expected shape (7, 218, 180, 3)" in error("celeba")
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda small: small.path.unlink(), "expected img_align_celeba.zip or"),
+        (lambda small: small.path.write_bytes(PAGE), "received an HTML page"),
+        (lambda small: small.path.write_bytes(b""), "received an empty file"),
+        (lambda small: small.path.write_bytes(small.path.read_bytes()[:-9]), "sha256"),
+        (lambda small: small.write(small.content[:-1]), "000012.jpg"),
+        (lambda small: small.write(folder="images"), "img_align_celeba/000001.jpg"),
+        (lambda small: small.write([b"no image"] * 12), "zip file of JPEG images"),
+    ],
+)
+def test_damaged_celeba(small_celeba, damage, expected):
+    damage(small_celeba)
+    message = error("celeba", data_dir=small_celeba.folder)
+    assert expected in message and str(small_celeba.folder) in message
+
+
+def test_celeba_counts_and_checksum_are_the_published_ones():
+    counts = [last - first + 1 for first, last in sources.CELEBA_NUMBERS.values()]
+    assert counts == [162_770, 19_867, 19_962] and sum(counts) == 202_599
+    tfds = pytest.importorskip("tensorflow_datasets")
+    table = pathlib.Path(tfds.__file__).parent / "datasets" / "celeb_a" / "checksums.tsv"
+    if table.is_file():
+        assert f"{sources.CELEBA_SHA256}\timg_align_celeba.zip" in table.read_text()
 
 
 # Generated data ---------------------------------------------------------------

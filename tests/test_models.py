@@ -44,6 +44,8 @@ _M1M2 = {"m1_latent_dim": 4, "m1_hidden_units": (8, 6), "latent_dim": 3, "hidden
 _PIXELS = {"pixel_filters": 6, "first_kernel_size": 3, "blocks": 1}
 _PIXEL_HVAE = {**_HVAE, "width": 0.1, "pixel_filters": 6, "masked_convolutions": 1}
 _FAME = {**_TWO, **_PIXELS, "filters": (4, 5), "context_channels": 2}
+_VLAE = {"latent_dims": (2, 3), "filters": (8, 12, 16)}
+_FIXED = {"likelihood": "gaussian", "output_scale": 0.5}
 _ALL, _HIDDEN, _NONE = ({"batch_normalization": where} for where in ("all", "hidden", "none"))
 
 # The one list of models. Each property below holds for every line.
@@ -98,13 +100,36 @@ CASES = {
         models.FAME, {**_FAME, **_NONE, **_GREY, "decoder": "independent"}, event_shape=(5, 6, 3)
     ),
     "cagem": Case(models.CaGeM, {**_TWO, **_HIDDEN, "num_classes": 4}, ("cagem",)),
+    "vlae": Case(models.VLAE, {**_VLAE, **_NONE}, ("vlae",)),
+    "vlae gated": Case(
+        models.VLAE,
+        {**_VLAE, **_NONE, **_FIXED, "merge": "gated", "ladders": "own"},
+        event_shape=(8, 4, 2),
+    ),
+    "vlae medium": Case(
+        models.VLAE, {**_VLAE, **_NONE, "trunk": "conv_medium", "latent_dims": (2, 3, 2)}
+    ),
+    "vlae dense": Case(
+        models.VLAE,
+        {**_VLAE, **_HIDDEN, **_FIXED, "trunk": "dense", "filters": (7, 6), "density": "laplace"},
+        event_shape=(5, 4, 1),
+    ),
+    "gaussian hvae": Case(
+        models.GaussianHVAE, {**_DEEP, **_NONE, "filters": (4, 6)}, ("gaussian_hvae",)
+    ),
+    "gaussian hvae dense": Case(
+        models.GaussianHVAE,
+        {**_TWO, **_HIDDEN, **_FIXED, "trunk": "dense", "train_output_scale": True},
+    ),
 }
 each_model = pytest.mark.parametrize("name", CASES)
 SEMI_SUPERVISED = [n for n, c in CASES.items() if issubclass(c.make, models.SemiSupervisedModel)]
 SEVERAL_SITES = [
     name
     for name, case in CASES.items()
-    if len(case.settings.get("latent_dims", ())) > 1 and name not in SEMI_SUPERVISED
+    if len(case.settings.get("latent_dims", ())) > 1
+    and name not in SEMI_SUPERVISED
+    and case.make is not models.VLAE  # whose layers are independent
 ]
 DEEP = [name for name, case in CASES.items() if issubclass(case.make, DenseHierarchy)]
 CHAINS = [name for name, case in CASES.items() if issubclass(case.make, GaussianHierarchy)]
@@ -118,6 +143,8 @@ SAMPLED_KL = {
     "adgm given x": ("a",),
     "sdgm": ("a",),
     "cagem": ("z1",),
+    "gaussian hvae": ("z1", "z2"),
+    "gaussian hvae dense": ("z1",),
 }
 NORMALIZED = [name for name in DEEP if CASES[name].settings["batch_normalization"] != "none"]
 
@@ -205,7 +232,10 @@ def test_the_list_covers_every_configuration():
 @each_model
 def test_settings_are_checked(name):
     case = CASES[name]
-    choices = {"prior", "batch_normalization", "top_down", "upward", "label_inference"}
+    choices = {
+        "prior", "batch_normalization", "top_down", "upward", "label_inference", "trunk", "density",
+        "output_mean", "merge", "ladders",
+    }  # fmt: skip
     known = choices & model_of(name).get_config().keys()
     assert known
     for setting in ("likelihood", *known):
@@ -860,6 +890,52 @@ GOLDEN = {
         "z2/log_p": -3.172,
         "z1/log_q": -2.5314,
         "z1/log_p": -3.4256,
+    },
+    "vlae": {
+        "log_px": -53.0316,
+        "z1/log_q": -0.805,
+        "z1/log_p": -2.181,
+        "z2/log_q": -1.3286,
+        "z2/log_p": -3.1559,
+    },
+    "vlae gated": {
+        "log_px": -30.1616,
+        "z1/log_q": -0.6178,
+        "z1/log_p": -2.036,
+        "z2/log_q": -1.3293,
+        "z2/log_p": -3.0299,
+    },
+    "vlae medium": {
+        "log_px": -52.644,
+        "z1/log_q": -0.8063,
+        "z1/log_p": -1.9994,
+        "z2/log_q": -1.3548,
+        "z2/log_p": -2.9545,
+        "z3/log_q": -1.1006,
+        "z3/log_p": -2.0083,
+    },
+    "vlae dense": {
+        "log_px": -12.5184,
+        "z1/log_q": -1.0084,
+        "z1/log_p": -2.138,
+        "z2/log_q": -1.2793,
+        "z2/log_p": -3.1694,
+    },
+    "gaussian hvae": {
+        "log_px": -45.2977,
+        "z1/log_q": -1.873,
+        "z1/log_p": -2.031,
+        "z2/log_q": -1.3353,
+        "z2/log_p": -1.1728,
+        "z3/log_q": -1.2188,
+        "z3/log_p": -2.0613,
+    },
+    "gaussian hvae dense": {
+        "log_px": -62.8952,
+        "z1/log_q": -1.8144,
+        "z1/log_p": -2.4113,
+        "z2/log_q": -1.3184,
+        "z2/log_p": -3.099,
     },
 }
 

@@ -71,6 +71,8 @@ _SEMI_SUPERVISED = {
 }
 _AUXILIARY = {**_SEMI_SUPERVISED, "auxiliary_dim": 100}
 
+_FIXED_DENSITY = {"density": "gaussian", "output_scale": 0.354, "output_mean": "sigmoid"}
+
 MODELS = {
     "vae": ModelEntry("VAE", "VAE with one latent variable (Kingma & Welling 2014)", _VAE),
     "iwae": ModelEntry(
@@ -180,6 +182,36 @@ MODELS = {
         "feature map VAE whose PixelCNN does not see the image: one-pass generation",
         {**_FAME, "concatenate": False},
     ),
+    "vlae": ModelEntry(
+        "VLAE",
+        "Variational Ladder Autoencoder (Zhao et al. 2017)",
+        {
+            **_FIXED_DENSITY,
+            "latent_dims": (2, 2, 2),
+            "trunk": "conv_small",
+            "filters": (64, 128, 1024),
+            "merge": "concatenate",
+            "gate_init": 0.1,
+            "ladders": "shared",
+            "scale": "sigmoid",
+            "activation": "leaky_rectifier",
+            "batch_normalization": "hidden",
+        },
+    ),
+    "gaussian_hvae": ModelEntry(
+        "GaussianHVAE",
+        "Gaussian hierarchy of L layers (Zhao et al. 2017, B.1)",
+        {
+            **_FIXED_DENSITY,
+            "train_output_scale": False,
+            "latent_dims": (32, 16, 8),
+            "hidden_units": (512, 256, 128),
+            "trunk": "conv",
+            "filters": (64, 128),
+            "activation": "leaky_rectifier",
+            "batch_normalization": "none",
+        },
+    ),
 }
 DEFAULT_MODEL = "vampprior"
 PSEUDO_INPUTS = ("random", "training_images")
@@ -208,6 +240,8 @@ def base_config(model, dataset):
                 "split": config_dict.placeholder(str),
                 "cameras": config_dict.placeholder(str),
                 "dequantization": config_dict.placeholder(str),
+                "crop": config_dict.placeholder(str),
+                "colours": config_dict.placeholder(str),
                 "min_pixel_std": config_dict.placeholder(float),  # pixels below it are dropped
             },
             "labels": {  # of semi-supervised models
@@ -226,6 +260,7 @@ def base_config(model, dataset):
                 "warmup_epochs": 0,
                 "warmup_start": 0.0,
                 "warmup_per": "epoch",
+                "exponential_warmup_steps": 0,  # n: beta = 1 - exp(-update / n); 0: none
             },
             "optimizer": {
                 "learning_rate": 5e-4,
@@ -393,6 +428,7 @@ def check(config):
         ("evaluation", "active_unit_samples", 1),
         ("evaluation", "classifier_samples", 1),
         ("objective", "warmup_epochs", 0),
+        ("objective", "exponential_warmup_steps", 0),
         ("labels", "num_labels", 0),
         ("labels", "seed", 0),
         ("labels", "batch_size", 1),

@@ -1,6 +1,8 @@
 """Estimates on a test set: log p(x) by importance sampling, the terms of the bound, active units.
 All in nats, per example."""
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -190,6 +192,54 @@ def classify_latents(model, x_labelled, y, x, num_classes):
     )
     search.fit(latents(x_labelled), y)
     return np.eye(num_classes)[search.predict(latents(x))]
+
+
+class GibbsChain(NamedTuple):
+    """Images of Gibbs chains, the state after every step."""
+
+    sample: np.ndarray  # [T, N, *event]  x ~ p(x|z), the states
+    mean: np.ndarray  # [T, N, *event]  means of p(x|z), which pictures show
+
+
+def gibbs_chain(model, x, num_steps=100, seed=0):
+    """Runs N Gibbs chains on the image and what it is generated from,
+
+        z^(t) ~ q(z|x^(t)),    x^(t+1) ~ p(x|z^(t))
+
+    (Zhao et al. 2017, Eq. 6). In a hierarchy where p(x|z1) needs only z1 the chain lives on the
+    bottom layer alone, whatever lies above it; where x depends on all layers, it is that of their
+    Eq. 16. With the exact posterior as q, its stationary distribution is the model's p(x).
+
+    Args:
+      model: any without classes.
+      x: `[N, *event]`, where the chains begin.
+      num_steps: T.
+      seed: of every draw.
+
+    Returns:
+      A `GibbsChain` of T steps; the state before the first one is not in it.
+
+    Raises:
+      ValueError: for a model with classes, or without a step.
+    """
+    if hasattr(model, "class_log_probs"):
+        raise ValueError(
+            f"expected a model without classes for a Gibbs chain. Received: {type(model).__name__}"
+        )
+    if num_steps < 1:
+        raise ValueError(f"expected num_steps >= 1. Received: num_steps={num_steps}")
+
+    @tf.function
+    def step(x, seed):
+        trace = model.trace(x, noise=model.noise(stateless_seed(seed, 0), tf.shape(x)[0]))
+        p = model.decode({name: site.value[0] for name, site in trace.sites.items()})
+        return p.sample(seed=stateless_seed(seed, 1)), p.mean()
+
+    x, states = tf.constant(x, tf.float32), []
+    for t in range(num_steps):
+        x, mean = step(x, stateless_seed(seed, tf.constant(t)))
+        states.append((x.numpy(), mean.numpy()))
+    return GibbsChain(*(np.stack(values) for values in zip(*states)))
 
 
 def mean_and_standard_error(values):

@@ -26,7 +26,12 @@ from tfhvae import (
 )
 from tfhvae.data import pipeline
 from tfhvae.errors import RunError
-from tfhvae.objectives import LinearWarmup, Objective, SemiSupervisedObjective
+from tfhvae.objectives import (
+    ExponentialWarmup,
+    LinearWarmup,
+    Objective,
+    SemiSupervisedObjective,
+)
 from tfhvae.progress import bar
 
 _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the same seed
@@ -436,7 +441,7 @@ class Run:
     def _jit_compile(self):
         if self.hardware.jit_compile is not None:
             return self.hardware.jit_compile
-        return self.model_class.is_faster_under_xla
+        return not self.model.uses_convolutions
 
     @property
     def _entry(self):
@@ -704,11 +709,17 @@ def build_model(config, dataset):
 
 def make_objective(config, steps, alpha=None):
     """The `Objective` of `config.objective`; with `alpha`, the semi-supervised one."""
-    beta = (
-        LinearWarmup(config.warmup_epochs, steps, config.warmup_start, config.warmup_per)
-        if config.warmup_epochs
-        else 1.0
-    )
+    beta = 1.0
+    if config.warmup_epochs and config.exponential_warmup_steps:
+        raise ValueError(
+            "expected at most one of objective.warmup_epochs and "
+            "objective.exponential_warmup_steps. Received: "
+            f"{config.warmup_epochs} and {config.exponential_warmup_steps}"
+        )
+    if config.warmup_epochs:
+        beta = LinearWarmup(config.warmup_epochs, steps, config.warmup_start, config.warmup_per)
+    if config.exponential_warmup_steps:
+        beta = ExponentialWarmup(config.exponential_warmup_steps)
     settings = (
         config.num_samples,
         config.num_importance,

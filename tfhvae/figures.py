@@ -14,7 +14,9 @@ from tfhvae import plotting
 from tfhvae.models.base import stateless_seed
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.feature_map import FAME
+from tfhvae.models.gaussian_hierarchy import GaussianHVAE
 from tfhvae.models.semi_supervised import SemiSupervisedModel
+from tfhvae.models.variational_ladder import VLAE
 from tfhvae.traces import mean_over_classes
 
 _SHEET = 64  # images on a sheet
@@ -214,6 +216,81 @@ def latent_mesh(
     )
 
 
+def gibbs_samples(model, x, seed, side=8, num_steps=50, to_pictures=None):
+    """Images after `num_steps` steps of Gibbs chains that begin at test images, beside ancestral
+    samples, as means of p(x|.) (Zhao et al. 2017, Fig. 2). `x`: `[N, *event]`."""
+    x = np.asarray(x[: side * side])
+    chain = estimates.gibbs_chain(model, x, num_steps, stateless_seed(seed, 20))
+    ancestral = model.generate(len(x), seed=stateless_seed(seed, 21)).mean
+    rows = max(1, len(x) // side)
+    columns = len(x) // rows
+    sheets = {f"Gibbs chain, step {num_steps}": chain.mean[-1], "ancestral samples": ancestral}
+    for heading, images in sheets.items():
+        images = _shown(images, to_pictures)[: rows * columns]
+        sheets[heading] = images.reshape(rows, columns, *images.shape[1:])
+    return plotting.image_sheets(
+        sheets,
+        title="one step of the chain draws z from q(z|x) and x from p(x|z)",
+    )
+
+
+def layer_resampling(model, seed, side=8, to_pictures=None):
+    """For every layer, images from draws of its noise eps_l, that of the other layers fixed (Zhao
+    et al. 2017, Figs. 3, 6 and 7): z_l = mu_l + sigma_l eps_l, with mu_l and sigma_l from the layer
+    above, or 0 and 1 where the layers are independent."""
+    count, order = side * side, model.generation_order
+    fixed = model.noise(stateless_seed(seed, 22), 1)
+    fresh = model.noise(stateless_seed(seed, 23), count)
+    sheets = {}
+    for resampled in order[::-1]:
+        latents, above = {}, None
+        for site in order:
+            noise = fresh[site][0] if site == resampled else tf.tile(fixed[site][0], [count, 1])
+            loc, scale = model.prior(int(site[1:]) - 1, above)
+            above = latents[site] = loc + scale * noise
+        images = _shown(_generate(model, latents, stateless_seed(seed, 24)), to_pictures)
+        sheets[f"noise of {resampled} drawn"] = images.reshape(side, side, *images.shape[1:])
+    return plotting.image_sheets(sheets, title="one layer drawn, the others fixed (means)")
+
+
+def traversals(model, x, seed, others="random", side=None, count=2000, to_pictures=None):
+    """For every layer of a VLAE, images over the plane of two of its units, from -2 to 2; of more
+    than two units the most active ones, and the rest of the layer as the other layers (Zhao et al.
+    2017, Fig. 5).
+
+    Args:
+      x: `[N, *event]`, of which `count` tell how active the units are.
+      others: "random", the other layers drawn for every image, or "fixed", one draw for all.
+      side: images along a unit; by default 20, or 12 where they are wider than 32 pixels.
+    """
+    limits, order = (-2.0, 2.0), model.generation_order
+    side = side or (20 if max(model.event_shape[:2]) <= 32 else 12)
+    ticks = np.linspace(*limits, side, dtype=np.float32)
+    plane = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)  # the second unit first
+    drawn = model.noise(stateless_seed(seed, 25), 1 if others == "fixed" else len(plane))
+    means = tf.function(lambda batch, seed: [loc for loc, _ in model.encode(batch)])
+    by_batch = _by_batch(means, x[:count], seed)
+    sheets, labels = {}, {}
+    for level, site in enumerate(order[::-1]):
+        activity = np.concatenate([locs[level] for locs in by_batch]).var(0)
+        units = np.sort(np.argsort(-activity, kind="stable")[:2])
+        latents = {
+            name: np.broadcast_to(z[0], [len(plane), z.shape[-1]]) for name, z in drawn.items()
+        }
+        latents[site] = np.array(latents[site])
+        latents[site][:, units] = plane[:, : len(units)]
+        images = _shown(_generate(model, latents, stateless_seed(seed, 26)), to_pictures)
+        sheets[site] = images.reshape(side, side, *images.shape[1:])
+        names = [f"{site}[{unit}]" for unit in units]
+        labels[site] = (names[0], names[1] if len(names) > 1 else "")
+    return plotting.image_sheets(
+        sheets,
+        f"traversal of one layer, the others {'random' if others == 'random' else 'fixed'} (means)",
+        limits,
+        labels,
+    )
+
+
 def half_moons(
     model,
     x,
@@ -381,10 +458,20 @@ def _image_sheets(model, dataset, seed, class_names):
             model, test, seed, to_pictures=to_pictures
         )
     if len(model.generation_order) > 1:
-        figures["injected_samples"] = injected_samples(model, seed, to_pictures=to_pictures)
+        if not isinstance(model, VLAE):  # whose layers have this prior anyway
+            figures["injected_samples"] = injected_samples(model, seed, to_pictures=to_pictures)
         figures["reconstructions_by_layer"] = reconstructions_by_layer(
             model, test, seed, to_pictures=to_pictures
         )
+    if isinstance(model, (VLAE, GaussianHVAE)):
+        figures["layer_resampling"] = layer_resampling(model, seed, to_pictures=to_pictures)
+    if isinstance(model, GaussianHVAE):
+        figures["gibbs_samples"] = gibbs_samples(model, test, seed, to_pictures=to_pictures)
+    if isinstance(model, VLAE):
+        for others in ("random", "fixed"):
+            figures[f"traversals_{others}"] = traversals(
+                model, test, seed, others, to_pictures=to_pictures
+            )
     if _has_pseudo_inputs(model):
         figures["pseudo_inputs"] = pseudo_inputs(model, to_pictures)
         figures["pseudo_input_samples"] = pseudo_input_samples(

@@ -56,6 +56,23 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="tfhvae")
+class ExponentialWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """beta = 1 - exp(-n / steps) in the n-th update, counted from 1, as in Zhao et al.'s code with
+    `steps=2000`."""
+
+    def __init__(self, steps):
+        if not steps > 0:
+            raise ValueError(f"expected a positive number of steps. Received: {steps=}")
+        self.steps = steps
+
+    def __call__(self, step):
+        return -tf.math.expm1(-(tf.cast(step, tf.float32) + 1.0) / self.steps)
+
+    def get_config(self):
+        return {"steps": self.steps}
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """Maximises a bound on log p(x), averaged over the batch.

@@ -599,6 +599,64 @@ def latent_mesh(
     return _laid_out(figure)
 
 
+def image_sheets(sheets, title=None, limits=None, axes_labels=None):
+    """Sheets of images side by side, each under its heading.
+
+    Args:
+      sheets: `{heading: [R, C, H, W, Ch]}` in [0, 1], rows from the top; all of one shape.
+      title: line above them.
+      limits: `(low, high)` where rows and columns are equal steps along two axes: the centres of
+        the first and of the last image. Rows then run upwards, and the axes have ticks.
+      axes_labels: with `limits`, `{heading: (name of the columns' axis, of the rows' axis)}`.
+    """
+    checked = {
+        heading: _checked_images(images, heading, "[R, C, H, W, Ch]")
+        for heading, images in sheets.items()
+    }
+    shapes = {images.shape for images in checked.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"expected one or more sheets of one shape, received: {sorted(shapes)}")
+    rows, columns, height, width, channels = shapes.pop()
+    if limits is not None and min(rows, columns) < 2:
+        raise ValueError(f"expected at least 2 by 2 images, received: {rows} by {columns}")
+    gap = max(1, round(max(height, width) / 20))
+    pixels = max(rows * (height + gap), columns * (width + gap))
+    # As wide as the images are, if that is reasonable.
+    side = min(max(pixels * max(1, round(500 / pixels)), 400), 900) / DPI
+    ratio = rows * (height + gap) / (columns * (width + gap))
+    figure, all_axes = _panels(
+        len(checked), title, width=side + 0.8, height=side * ratio + (0.9 if limits else 0.5)
+    )
+    for ax, (heading, images) in zip(all_axes, checked.items(), strict=True):
+        images = np.pad(images, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1.0)
+        if limits is not None:
+            images = images[::-1]
+        sheet = images.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), -1, channels)
+        extent = None
+        if limits is not None:
+            half_x, half_y = ((limits[1] - limits[0]) / (n - 1) / 2 for n in (columns, rows))
+            extent = (
+                limits[0] - half_x,
+                limits[1] + half_x,
+                limits[0] - half_y,
+                limits[1] + half_y,
+            )
+        ax.imshow(
+            sheet[..., 0] if channels == 1 else sheet,
+            extent=extent,
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            aspect="auto",
+        )
+        ax.set_box_aspect(ratio)
+        ax.grid(False)
+        _set_heading(ax, heading, *((axes_labels or {}).get(heading, ())))
+        if limits is None:
+            ax.set_axis_off()
+    return _laid_out(figure)
+
+
 def half_moons(
     points,
     samples,

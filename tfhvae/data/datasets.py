@@ -127,6 +127,8 @@ def load(
     split=None,
     cameras=None,
     dequantization=None,
+    crop=None,
+    colours=None,
     min_pixel_std=None,
 ):
     """Loads a data set.
@@ -135,7 +137,7 @@ def load(
       name: a key of `DATASETS`.
       data_dir: folder that holds the original files, or one sub-folder of them
         per family (mnist, fashion_mnist, binarized_mnist, frey_faces, omniglot,
-        small_norb, svhn).
+        small_norb, svhn, celeba).
         None uses tensorflow-datasets, which downloads what it does not find.
         `digits` comes with scikit-learn, `half_moons` is computed; they need neither.
       seed: of what is drawn once: the binarisation of validation and test images,
@@ -145,7 +147,9 @@ def load(
       split: None for the default, or "50k_10k_10k" or "60k_10k", for `small_norb`
         "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k".
       cameras: of `small_norb`, "left" (default) or "both", side by side.
-      dequantization: of `small_norb`, "uniform" (default) or "none".
+      dequantization: of `small_norb`, `svhn` and `celeba`, "uniform" (default) or "none".
+      crop: of `celeba`, side of the square in the middle, "140" (default) or "108".
+      colours: of `celeba`, "rgb" (default) or "grey".
       min_pixel_std: drops the pixels whose standard deviation over the training
         images, before any binarisation, is smaller; None drops none.
 
@@ -173,6 +177,8 @@ def load(
         "split": split,
         "cameras": cameras,
         "dequantization": dequantization,
+        "crop": crop,
+        "colours": colours,
     }
     for option, value in options.items():
         values = recipe.options.get(option)
@@ -557,10 +563,26 @@ _SVHN_LAYOUT = {
 }
 
 
-def _svhn(name, data_dir, seed, split):
+_SVHN_SCALING = ("uniform", "none")
+
+
+def _svhn(name, data_dir, seed, split, dequantization):
     parts = ("train",) if split == "73k_26k" else ("train", "extra")
     images, labels = map(list, zip(*(sources.load_svhn(part, data_dir) for part in parts)))
     images = images[0] if len(images) == 1 else np.concatenate(images)
+    if dequantization == "none":
+        test_images, test_labels = sources.load_svhn("test", data_dir)
+        return DataSet(
+            name,
+            "colours in [0,1]: x/255, no noise added (densities have no upper bound),"
+            f" {_SVHN_LAYOUT[split]}",
+            "gaussian",
+            None,
+            Split(images / np.float32(255), np.concatenate(labels)),
+            None,
+            Split(test_images / np.float32(255), test_labels),
+            _DIGIT_NAMES,
+        )
     mean, square = (moment.mean(axis=(0, 1)) for moment in pixel_moments(images))
     # Of the grey levels without the noise, so that all seeds share one unit of length.
     std = np.sqrt(square - mean * mean)
@@ -576,6 +598,67 @@ def _svhn(name, data_dir, seed, split):
         None,
         Split(dequantize(test_images, std, seed, "noise test"), test_labels),
         _DIGIT_NAMES,
+    )
+
+
+_CELEBA_CROPS = {"140": 140, "108": 108}
+_CELEBA_SIZE = 64
+_CELEBA_SCALING = {
+    "uniform": "(x+u)/256, uniform noise u one grey level wide drawn once",
+    "none": "x/255, no noise added (densities have no upper bound)",
+}
+
+
+def crop_and_shrink(images, crop, size, is_grey):
+    """The middle of images, averaged over equal cells.
+
+    Args:
+      images: uint8 (N, H, W, 3).
+      crop: side of the square in the middle that is kept; the spare row or column, if any, is below
+        or on the right.
+      size: new height and width.
+      is_grey: whether the three colours become their luminance, 0.299 R + 0.587 G + 0.114 B.
+
+    Returns:
+      uint8 (N, size, size, 3) or (N, size, size, 1), rounded.
+    """
+    top, left = ((side - crop) // 2 for side in images.shape[1:3])
+    images = images[:, top : top + crop, left : left + crop].astype(np.float32)
+    if is_grey:
+        images = images @ np.float32([[0.299], [0.587], [0.114]])
+    weights = area_weights(crop, size)
+    weights /= weights[0].sum()
+    # Rows, then columns, each as one product.
+    images = np.einsum("ih,nhwc->niwc", weights, images, optimize=True)
+    images = np.einsum("jw,niwc->nijc", weights, images, optimize=True)
+    return np.rint(images).astype(np.uint8)
+
+
+def _celeba(name, data_dir, seed, crop, colours, dequantization):
+    splits = []
+    for part in ("train", "validation", "test"):
+        images = sources.load_celeba(
+            part,
+            lambda batch: crop_and_shrink(
+                batch, _CELEBA_CROPS[crop], _CELEBA_SIZE, colours == "grey"
+            ),
+            data_dir,
+        )
+        if dequantization == "none":
+            images = images / np.float32(255)
+        else:
+            images = dequantize(images, 256, seed, f"noise {part}")
+        splits.append(Split(images))
+    drawn = "" if dequantization == "none" else f" (seed {seed})"
+    counts = "/".join(f"{last - first + 1:,}" for first, last in sources.CELEBA_NUMBERS.values())
+    return DataSet(
+        name,
+        f"{_CELEBA_SCALING[dequantization]}{drawn}, the middle {crop}x{crop} of aligned faces"
+        f" averaged to {_CELEBA_SIZE}x{_CELEBA_SIZE},"
+        f" {'luminance' if colours == 'grey' else 'colour'}, {counts} (official partition)",
+        "gaussian",
+        None,
+        *splits,
     )
 
 
@@ -658,7 +741,16 @@ _RECIPES = {
     "svhn": _Recipe(
         "SVHN's cropped digits 32x32 in colour, real-valued density",
         _svhn,
-        {"split": tuple(_SVHN_LAYOUT)},
+        {"split": tuple(_SVHN_LAYOUT), "dequantization": _SVHN_SCALING},
+    ),
+    "celeba": _Recipe(
+        "CelebA's aligned faces, their middle averaged to 64x64, colour or grey, without labels",
+        _celeba,
+        {
+            "crop": tuple(_CELEBA_CROPS),
+            "colours": ("rgb", "grey"),
+            "dequantization": tuple(_CELEBA_SCALING),
+        },
     ),
     "half_moons": _Recipe(
         "two half-moons, points of the plane in two classes; needs no download",

@@ -91,6 +91,12 @@ FAMILIES = {
         "http://ufldl.stanford.edu/housenumbers/",
         "svhn_cropped",
     ),
+    "celeba": Family(
+        "CelebA",
+        "img_align_celeba.zip (aligned and cropped images, 1.4 GB)",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        "celeb_a",
+    ),
 }
 # chardata.mat lies beside the other OMNIGLOT files.
 _FOLDERS = {"chardata": "omniglot"}
@@ -167,6 +173,16 @@ SVHN_SHA256 = {
     "extra": "a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3",
     "test": "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
 }
+
+# Numbers of the first and of the last image of each part, as in list_eval_partition.txt.
+CELEBA_NUMBERS = {
+    "train": (1, 162_770),
+    "validation": (162_771, 182_637),
+    "test": (182_638, 202_599),
+}
+CELEBA_IMAGE = (218, 178, 3)
+# sha256 of img_align_celeba.zip.
+CELEBA_SHA256 = "46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74"
 
 
 # Files ------------------------------------------------------------------------
@@ -260,13 +276,14 @@ def _whose(digest):
 # tensorflow-datasets ----------------------------------------------------------
 
 
-def read_tfds(family, splits, encode=lambda images: images):
+def read_tfds(family, splits, encode=lambda images: images, features=None):
     """Reads splits from tensorflow-datasets, which downloads them if need be.
 
     Args:
       family: a key of `FAMILIES`.
       splits: names of splits.
       encode: maps a batch of uint8 images (B, H, W, C) to what is kept of it.
+      features: names of those to read; None for all, which are then arrays.
 
     Returns:
       ({split: {feature: array (N, ...)}}, the features), in *stored* order.
@@ -289,7 +306,10 @@ def read_tfds(family, splits, encode=lambda images: images):
         arrays = {}
         for split, dataset in zip(splits, datasets):
             batches = [
-                {**batch, "image": encode(batch["image"])}
+                {
+                    **{key: batch[key] for key in features or batch},
+                    "image": encode(batch["image"]),
+                }
                 for batch in tfds.as_numpy(dataset.batch(1000))
             ]
             arrays[split] = {
@@ -965,3 +985,74 @@ def load_svhn(part, data_dir=None):
             f" {labels.min()} to {labels.max()}; {FAMILIES[family].remedy}"
         )
     return np.ascontiguousarray(images, np.uint8), (labels % 10).astype(np.int32)
+
+
+# CelebA -----------------------------------------------------------------------
+
+
+def load_celeba(part, encode, data_dir=None):
+    """One part of CelebA's aligned and cropped faces.
+
+    Args:
+      part: "train", "validation" or "test".
+      encode: maps images uint8 (B, 218, 178, 3) to what is kept of them, uint8 (B, ...); the
+        complete images of the training part would take 19 GB.
+      data_dir: folder of img_align_celeba.zip; None for tensorflow-datasets. Both give the same
+        arrays.
+
+    Returns:
+      uint8 (N, ...), in the order of the images' numbers.
+
+    Raises:
+      DataError: if the file is missing, damaged or another one.
+    """
+    family = "celeba"
+    first, last = CELEBA_NUMBERS[part]
+    names = [f"{number:06d}.jpg" for number in range(first, last + 1)]
+    if data_dir is None:
+        place = _tfds_place(family, part)
+
+        def checked(images):
+            _check_array(images, (len(images), *CELEBA_IMAGE), "u", place, family)
+            return encode(images)
+
+        stored = read_tfds(family, (part,), checked, ("image",))[0][part]["image"]
+        return restore_order(stored, names, part, family)
+    path = find_file(data_dir, family, "img_align_celeba.zip")
+    _check_file_digest(path, CELEBA_SHA256, family)
+    import tensorflow as tf  # only now, as reading other sets does without
+
+    parts = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for start in range(0, len(names), 1000):
+                images = [
+                    tf.io.decode_jpeg(archive.read(f"img_align_celeba/{name}"), 3).numpy()
+                    for name in names[start : start + 1000]
+                ]
+                parts.append(encode(np.stack(images)))
+    except (zipfile.BadZipFile, KeyError, ValueError, tf.errors.OpError) as error:
+        raise DataError(
+            f"expected a zip file of JPEG images in {path}, received {type(error).__name__}:"
+            f" {error}; {FAMILIES[family].remedy}"
+        ) from error
+    return np.concatenate(parts)
+
+
+def _check_file_digest(path, expected, family):
+    """As `_check_digest`, of a file that need not fit into memory."""
+    try:
+        with open(path, "rb") as file:
+            _check_not_a_page(file.read(512), path)
+            file.seek(0)
+            digest = hashlib.sha256()
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataError(f"expected a readable file, received {error}") from error
+    received = digest.hexdigest()
+    if received != expected:
+        raise DataError(
+            f"expected sha256 {expected} of the content of {path}, received {received}: the file"
+            f" is damaged or not the original one; {FAMILIES[family].remedy}"
+        )

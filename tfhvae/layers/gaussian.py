@@ -17,6 +17,7 @@ class GaussianHead(keras.layers.Layer):
     ```none
     scale = sqrt(softplus(a) + min_variance)         "softplus_variance"
     scale = exp(clip(a, low, high) / 2)              "clipped_log_variance"
+    scale = sigmoid(a) + sqrt(min_variance)          "sigmoid"
     ```
 
     In the second form no gradient flows through `scale` where `a` lies outside
@@ -25,12 +26,14 @@ class GaussianHead(keras.layers.Layer):
 
     Args:
         units: U, the dimension of the Gaussian.
-        scale: "softplus_variance" (Sønderby et al. 2016a, Eq. 15) or
-            "clipped_log_variance" (the code of Tomczak & Welling 2018).
+        scale: "softplus_variance" (Sønderby et al. 2016a, Eq. 15),
+            "clipped_log_variance" (the code of Tomczak & Welling 2018) or "sigmoid"
+            (Zhao et al. 2017, B.1; no scale is then above one).
         log_variance_limits: `(low, high)`, for the clipped form.
         min_variance: for the softplus form. The default, 1e-6, is invisible next
             to any variance worth modelling; without it the gradient of the
-            square root is not finite once softplus(a) underflows.
+            square root is not finite once softplus(a) underflows. For the sigmoid
+            form it is the 0.001 that Zhao et al.'s code adds.
         normalization: None or "batch": whether `loc` and `a` are batch-normalised,
             each unit by itself; the bias is then that of the normalisation.
         kernel_initializer: for the kernel, `[D, 2U]`, the mean's columns first. D
@@ -55,9 +58,9 @@ class GaussianHead(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if scale not in ("softplus_variance", "clipped_log_variance"):
+        if scale not in ("softplus_variance", "clipped_log_variance", "sigmoid"):
             raise ValueError(
-                "expected scale to be 'softplus_variance' or 'clipped_log_variance'. "
+                "expected scale to be 'softplus_variance', 'clipped_log_variance' or 'sigmoid'. "
                 f"Received: scale={scale!r}"
             )
         if len(log_variance_limits) != 2 or not log_variance_limits[0] < log_variance_limits[1]:
@@ -109,6 +112,8 @@ class GaussianHead(keras.layers.Layer):
         loc, a = ops.split(product, 2, axis=-1)
         if self.scale == "softplus_variance":
             return loc, ops.sqrt(ops.softplus(a) + self.min_variance)
+        if self.scale == "sigmoid":
+            return loc, ops.sigmoid(a) + self.min_variance**0.5
         return loc, ops.exp(0.5 * ops.clip(a, *self.log_variance_limits))
 
     def compute_output_shape(self, input_shape):

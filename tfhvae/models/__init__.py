@@ -5,10 +5,12 @@ from tfhvae.models.base import Generation, LatentVariableModel
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.deep import DeepVAE, LadderVAE, ProbabilisticLadder
 from tfhvae.models.feature_map import FAME
+from tfhvae.models.gaussian_hierarchy import GaussianHVAE
 from tfhvae.models.pixel_cnn import PixelCNNModel
 from tfhvae.models.semi_supervised import ADGM, M1M2, M2, SDGM, SemiSupervisedModel
 from tfhvae.models.two_level import HVAE, ConvHVAE, PixelHVAE
 from tfhvae.models.vae import VAE
+from tfhvae.models.variational_ladder import VLAE
 
 MODELS = (
     VAE,
@@ -26,6 +28,8 @@ MODELS = (
     CaGeM,
     PixelCNNModel,
     FAME,
+    VLAE,
+    GaussianHVAE,
 )
 
 __all__ = [
@@ -45,6 +49,8 @@ __all__ = [
     "CaGeM",
     "PixelCNNModel",
     "FAME",
+    "VLAE",
+    "GaussianHVAE",
     "Generation",
     "LatentVariableModel",
     "SemiSupervisedModel",

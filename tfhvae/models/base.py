@@ -48,11 +48,7 @@ class LatentVariableModel(keras.Model):
       event_shape: shape of one image, `(height, width, channels)`.
     """
 
-    is_faster_under_xla = True  # the training step, on a CPU
-    # Rows of the decoder, images times samples, in one call of an evaluation: enough that what is
-    # encoded anew in every call (the pseudo-inputs of a VampPrior) is a tenth of the work, few
-    # enough to stay in the cache.
-    rows_at_once = 4000
+    uses_convolutions = False  # which gain nothing from XLA on a CPU
     is_autoregressive = False  # whether a pixel depends on those before it, given the latents
 
     def __init__(self, event_shape, **kwargs):
@@ -63,6 +59,13 @@ class LatentVariableModel(keras.Model):
         self._seeds = keras.random.SeedGenerator(seed=0)
 
     # What a model says of itself -----------------------------------------------------------------
+
+    @property
+    def rows_at_once(self):
+        """Rows of the decoder, images times samples, in one call of an evaluation: enough that what
+        is encoded anew in every call (the pseudo-inputs of a VampPrior) is a tenth of the work, few
+        enough to stay in the cache."""
+        return 200 if self.uses_convolutions else 4000
 
     @property
     @abc.abstractmethod

@@ -34,6 +34,7 @@ class GaussianHierarchy(LatentVariableModel):
       activation: "leaky_rectifier", max(x, 0.1 x), or the name of a Keras activation.
       batch_normalization: "none", of the "hidden" layers, or of "all": also of every mu and sigma².
         The output layer has none.
+      more_config: arguments of a subclass, for its `get_config` and `make_output`.
 
     Sites: `z1` ... `zL`, `[S, B, latent_dims[i]]`.
     """
@@ -47,6 +48,7 @@ class GaussianHierarchy(LatentVariableModel):
         activation="leaky_rectifier",
         batch_normalization="all",
         name=None,
+        more_config=None,
         **kwargs,
     ):
         super().__init__(event_shape, name=name, **kwargs)
@@ -62,6 +64,7 @@ class GaussianHierarchy(LatentVariableModel):
             "hidden_units": list(hidden_units),
             "activation": activation,
             "batch_normalization": batch_normalization,
+            **(more_config or {}),
         }
         self.likelihood = likelihood
         self.latent_dims = tuple(latent_dims)
@@ -107,12 +110,18 @@ class DenseHierarchy(GaussianHierarchy):
     Args: as of `GaussianHierarchy`.
     """
 
+    scale = "softplus_variance"  # the form of every sigma, see `GaussianHead`
+
     def __init__(self, event_shape, **kwargs):
         super().__init__(event_shape, **kwargs)
         self.p_z = [
             self.conditional_gaussian(level, f"p_z{level + 1}")
             for level in range(len(self.latent_dims) - 1)
         ]
+        self.make_output()
+
+    def make_output(self):
+        """Makes `p_x` and `pixels`, the network between z1 and the image."""
         pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
         self.p_x = MLP(
             [self.config["hidden_units"][0]] * 2,
@@ -133,6 +142,7 @@ class DenseHierarchy(GaussianHierarchy):
             [width] * 2,
             self.config["activation"],
             self.config["batch_normalization"],
+            self.scale,
             name=name,
         )
 
@@ -153,11 +163,12 @@ class DeepVAE(DenseHierarchy):
 
     def __init__(self, event_shape, name="deep_vae", **kwargs):
         super().__init__(event_shape, name=name, **kwargs)
-        self.q_z = [
-            self.conditional_gaussian(level, f"q_z{level + 1}", width_of=level)
-            for level in range(len(self.latent_dims))
-        ]
+        self.q_z = [self.make_posterior(level) for level in range(len(self.latent_dims))]
         self.build_from_event_shape()
+
+    def make_posterior(self, level):
+        """q(z_level | z below it); of the bottom layer, given flattened images."""
+        return self.conditional_gaussian(level, f"q_z{level + 1}", width_of=level)
 
     @property
     def noise_shapes(self):

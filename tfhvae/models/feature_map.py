@@ -131,8 +131,7 @@ class FAME(TopDownInference, GaussianHierarchy):
     docs/models/fame.md has ours.
     """
 
-    is_faster_under_xla = False
-    rows_at_once = 200
+    uses_convolutions = True
 
     def __init__(
         self,

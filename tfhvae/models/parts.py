@@ -19,6 +19,8 @@ SAMPLED_TOGETHER = (16, 64)  # images that an autoregressive decoder draws at on
 BATCH_NORMALIZATION = ("none", "hidden", "all")
 LOG_VARIANCE_LIMITS = (-10.0, 10.0)  # wide: they stop overflow, not learning
 MIN_GAUSSIAN_VARIANCE = 1e-5  # as in the code of Sønderby et al.
+FIXED_DENSITIES = ("gaussian", "laplace")
+OUTPUT_MEANS = ("sigmoid", "linear")
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -365,6 +367,30 @@ def _broadcast_leading(a, b):
         return tf.ensure_shape(t, [*shape, *t.shape[-3:]])
 
     return broadcast(a), broadcast(b)
+
+
+def fixed_density(parameters, density, scale, mean):
+    """p(x|.) of real-valued pixels, all of one fixed scale.
+
+    A "laplace" density is the L1 loss of Zhao et al.'s code made into a bound: -log p(x|.) = sum
+    |x - mu| / scale + D log(2 scale) for D pixels and channels.
+
+    Args:
+      parameters: `[..., H, W, C]`, any real number.
+      density: "gaussian", of standard deviation `scale`, or "laplace".
+      scale: a number or a tensor `[]`.
+      mean: "sigmoid" or "linear" in the parameters; both densities are centred there.
+    """
+    loc = tf.cast(parameters, tf.float32)
+    loc = tf.sigmoid(loc) if mean == "sigmoid" else loc
+    kind = {"gaussian": tfd.Normal, "laplace": tfd.Laplace}[density]
+    return tfd.Independent(kind(loc, scale), reinterpreted_batch_ndims=3)
+
+
+def check_output_scale(value):
+    """Raises ValueError unless `value` can be the scale of a density."""
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"expected a positive output_scale. Received: output_scale={value!r}")
 
 
 def flatten_event(x):

@@ -20,8 +20,7 @@ class PixelCNNModel(LatentVariableModel):
       batch_normalization: "none", or of the "hidden" layers.
     """
 
-    is_faster_under_xla = False
-    rows_at_once = 200
+    uses_convolutions = True
     is_autoregressive = True
 
     def __init__(

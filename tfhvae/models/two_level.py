@@ -231,8 +231,7 @@ class ConvolutionalTwoLevelModel(TwoLevelModel):
         network).
     """
 
-    is_faster_under_xla = False  # whose convolutions are slower on a CPU than TensorFlow's own
-    rows_at_once = 200
+    uses_convolutions = True
 
     def __init__(
         self,

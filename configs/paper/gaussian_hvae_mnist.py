@@ -1,0 +1,22 @@
+"""Gaussian HVAE with three layers on MNIST (Zhao et al. 2017, figures 2 and 3).
+
+    python run_experiment.py --config=configs/paper/gaussian_hvae_mnist.py --data_dir=DIR
+
+Time on two cores: not measured. Expected: the paper gives no number, only figures:
+gibbs_samples.png has a Gibbs chain of z1 and x beside ancestral samples, of similar quality, and
+layer_resampling.png shows that only the top layer varies the digit.
+"""
+
+from tfhvae.configuration import base_config
+
+
+def get_config():
+    config = base_config("gaussian_hvae", "mnist")
+    config.dataset.split = "60k_10k"
+    config.objective.exponential_warmup_steps = 2000
+    config.optimizer.learning_rate = 1e-4
+    config.training.epochs = 50
+    config.evaluation.num_samples = 500
+    config.published.source = "Zhao et al. 2017"
+    config.published.protocol = "no number published, figures only"
+    return config
