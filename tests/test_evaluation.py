@@ -48,8 +48,8 @@ def recorded_noise(model, monkeypatch):
 @pytest.mark.parametrize("num_samples", [1, 9, 10, 23])
 def test_streaming_equals_the_direct_computation(num_samples, monkeypatch):
     """Chunks of 10 samples, groups of 4 examples, 7 examples, 23 samples: nothing divides."""
-    monkeypatch.setattr(evaluation, "ROWS", 40)
     model, x = model_and_images(7)
+    monkeypatch.setattr(type(model), "rows_at_once", 40)
     drawn = recorded_noise(model, monkeypatch)
     done = []
     streamed = evaluation.log_likelihood(model, x, num_samples, seed=5, progress=done.append)
