@@ -115,6 +115,13 @@ CALLS = {
     "latent_pca/many_classes": lambda: plotting.latent_pca(
         {"z": images(90, 3)}, np.arange(90) % 30
     ),
+    "image_sheets/one": lambda: plotting.image_sheets({"a": images(1, 1, 8, 8, 1)}),
+    "image_sheets/traversal": lambda: plotting.image_sheets(
+        {"z1": images(3, 4, 8, 6, 3), "z2": images(3, 4, 8, 6, 3)},
+        "one layer traversed, the others fixed",
+        (-2.0, 2.0),
+        {"z1": ("z1[0]", "z1[1]"), "z2": ("z2[3]", "z2[5]")},
+    ),
     "latent_mesh/unlabelled": lambda: plotting.latent_mesh(
         images(2, 2, 8, 8, 1), images(2, 2, 8, 8, 1), images(1, 2)
     ),

@@ -383,6 +383,23 @@ def test_gibbs_chain_is_a_function_of_its_seed(seeded):
     assert abs(noise.std() - 1.0) < 0.35 and abs(noise.mean()) < 0.4
 
 
+def test_means_are_passed_on_where_asked_for(seeded):
+    """The next state is made from the mean: a model with other pixel noise has the same means."""
+    x, chains = random_images((4, 4, 1)), {}
+    for scale in (0.2, 0.5):
+        keras.utils.set_random_seed(0)
+        model = with_random_weights(
+            GaussianHVAE(
+                (4, 4, 1), "gaussian", output_scale=scale, latent_dims=(3,), filters=(2, 2)
+            )
+        )
+        chains[scale] = [evaluation.gibbs_chain(model, x, 3, 1, how).mean for how in (True, False)]
+    (passed, drawn), (passed_noisy, drawn_noisy) = chains.values()
+    np.testing.assert_allclose(passed, passed_noisy, atol=1e-6)
+    np.testing.assert_allclose(drawn[0], passed[0], atol=1e-6)
+    assert np.abs(drawn[1:] - drawn_noisy[1:]).max() > 1e-4
+
+
 def test_gibbs_chain_uses_the_bottom_layer_alone(seeded, monkeypatch):
     """Other weights above z1 leave it as it is (Proposition 1)."""
     model = GaussianHVAE((4, 4, 1), "gaussian", latent_dims=(3, 2), filters=(2, 2))

@@ -197,11 +197,11 @@ def classify_latents(model, x_labelled, y, x, num_classes):
 class GibbsChain(NamedTuple):
     """Images of Gibbs chains, the state after every step."""
 
-    sample: np.ndarray  # [T, N, *event]  x ~ p(x|z), the states
+    sample: np.ndarray  # [T, N, *event]  x ~ p(x|z), the states unless means are passed on
     mean: np.ndarray  # [T, N, *event]  means of p(x|z), which pictures show
 
 
-def gibbs_chain(model, x, num_steps=100, seed=0):
+def gibbs_chain(model, x, num_steps=100, seed=0, pass_means=False):
     """Runs N Gibbs chains on the image and what it is generated from,
 
         z^(t) ~ q(z|x^(t)),    x^(t+1) ~ p(x|z^(t))
@@ -215,6 +215,9 @@ def gibbs_chain(model, x, num_steps=100, seed=0):
       x: `[N, *event]`, where the chains begin.
       num_steps: T.
       seed: of every draw.
+      pass_means: whether the next step starts from the mean of p(x|z^(t)) in place of a draw. This
+        is no Gibbs chain of the model; but draws of a Gaussian p(x|z) have noise in all pixels,
+        which no image of the data has and no q was trained on.
 
     Returns:
       A `GibbsChain` of T steps; the state before the first one is not in it.
@@ -239,6 +242,7 @@ def gibbs_chain(model, x, num_steps=100, seed=0):
     for t in range(num_steps):
         x, mean = step(x, stateless_seed(seed, tf.constant(t)))
         states.append((x.numpy(), mean.numpy()))
+        x = mean if pass_means else x
     return GibbsChain(*(np.stack(values) for values in zip(*states)))
 
 

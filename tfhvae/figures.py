@@ -218,9 +218,11 @@ def latent_mesh(
 
 def gibbs_samples(model, x, seed, side=8, num_steps=50, to_pictures=None):
     """Images after `num_steps` steps of Gibbs chains that begin at test images, beside ancestral
-    samples, as means of p(x|.) (Zhao et al. 2017, Fig. 2). `x`: `[N, *event]`."""
+    samples, as means of p(x|.) (Zhao et al. 2017, Fig. 2). Of real-valued images the chain
+    passes the means on, see `evaluation.gibbs_chain`. `x`: `[N, *event]`."""
     x = np.asarray(x[: side * side])
-    chain = estimates.gibbs_chain(model, x, num_steps, stateless_seed(seed, 20))
+    pass_means = model.likelihood != "bernoulli"
+    chain = estimates.gibbs_chain(model, x, num_steps, stateless_seed(seed, 20), pass_means)
     ancestral = model.generate(len(x), seed=stateless_seed(seed, 21)).mean
     rows = max(1, len(x) // side)
     columns = len(x) // rows
@@ -230,7 +232,8 @@ def gibbs_samples(model, x, seed, side=8, num_steps=50, to_pictures=None):
         sheets[heading] = images.reshape(rows, columns, *images.shape[1:])
     return plotting.image_sheets(
         sheets,
-        title="one step of the chain draws z from q(z|x) and x from p(x|z)",
+        title="one step of the chain draws z from q(z|x) and "
+        + ("takes the mean of p(x|z)" if pass_means else "x from p(x|z)"),
     )
 
 

@@ -12,6 +12,7 @@ from tfhvae.configuration import base_config
 
 def get_config():
     config = base_config("gaussian_hvae", "mnist")
+    config.model.train_output_scale = True
     config.dataset.split = "60k_10k"
     config.objective.exponential_warmup_steps = 2000
     config.optimizer.learning_rate = 1e-4
