@@ -17,7 +17,7 @@ ORDER = (
     ("layers", "distributions", "traces", "data"),
     ("bounds", "diagnostics", "plotting", "configuration", "hardware"),
     ("objectives", "models"),
-    ("evaluation", "figures", "training", "reporting", "results"),
+    ("evaluation", "figures", "training", "reporting", "results", "potential"),
     ("experiments",),
     ("monitoring",),
 )
