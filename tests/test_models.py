@@ -79,6 +79,12 @@ CASES = {
         models.ADGM, {**_SEMI, **_NONE, "auxiliary_dim": 2, "auxiliary_given_x": True}
     ),
     "sdgm": Case(models.SDGM, {**_SEMI, **_HIDDEN, "auxiliary_dim": 2}, ("sdgm",)),
+    "sdgm table": Case(
+        models.SDGM,
+        {**_SEMI, **_NONE, "auxiliary_dim": 2, "likelihood": "gaussian"},
+        ("pv_sdgm",),
+        event_shape=(6, 1, 1),
+    ),
     "cagem": Case(models.CaGeM, {**_TWO, **_HIDDEN, "num_classes": 4}, ("cagem",)),
 }
 each_model = pytest.mark.parametrize("name", CASES)
@@ -98,6 +104,7 @@ SAMPLED_KL = {
     "adgm": ("a",),
     "adgm given x": ("a",),
     "sdgm": ("a",),
+    "sdgm table": ("a",),
     "cagem": ("z1",),
 }
 NORMALIZED = [name for name in DEEP if CASES[name].settings["batch_normalization"] != "none"]

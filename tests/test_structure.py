@@ -19,6 +19,7 @@ ORDER = (
     ("objectives", "models"),
     ("evaluation", "figures", "training", "reporting", "results"),
     ("experiments",),
+    ("monitoring",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
