@@ -338,18 +338,20 @@ def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelih
 def photovoltaic(dataset="pv_simulated", published=None):
     """The protocol of Maaløe et al. 2018 (appendix D of the thesis), as far as it is told: two
     hidden layers of 50, warm-up, a stop when the validation saturates. Units of the latent
-    variables, learning rate, batch and beta are ours.
+    variables, learning rate and its cosine decay, batch and beta are ours.
 
     Args:
       published: accuracy in percent.
     """
     config = base_config("pv_sdgm", dataset)
     config.labels.num_labels = -1
-    config.labels.weight = 1.0
+    config.labels.weight = 2.0
+    config.labels.batch_size = 200
     config.objective.warmup_epochs = 10
     config.optimizer.learning_rate = 3e-3
+    config.optimizer.schedule = "cosine"
     config.training.batch_size = 200
-    config.training.epochs = 100
+    config.training.epochs = 60
     config.training.patience = 10
     config.evaluation.num_samples = 500
     if published is not None:

@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 
-from tfhvae import configuration, startup
+from tfhvae import configuration, files, startup
 from tfhvae.data import DataError
 from tfhvae.errors import RunError
 from tfhvae.monitoring import plant, samples
@@ -40,7 +40,9 @@ def main(arguments=None):
     try:
         options.command(options)
     except ModuleNotFoundError as error:
-        if error.name and error.name.partition(".")[0] in ("pandas", "pvlib", "pyarrow"):
+        if "[pv]" in str(error):
+            raise RunError(str(error)) from error
+        if (error.name or "").partition(".")[0] in ("pandas", "pvlib", "pyarrow"):
             raise RunError(_EXTRA.format(error.name)) from error
         raise
 
@@ -96,10 +98,6 @@ def _parser():
     own.add_argument(
         "--false_alarm_rate", type=_share, default=0.01, metavar="SHARE",
         help="of ordinary rows below the threshold (default: 0.01)",
-    )  # fmt: skip
-    own.add_argument(
-        "--min_irradiance", type=float, default=20.0, metavar="W/M2",
-        help="rows with a smaller G are night, and not scored (default: 20)",
     )  # fmt: skip
     own.add_argument(
         "--max_rows", type=_positive, default=200_000, metavar="N",
@@ -162,20 +160,49 @@ def _parser():
 
 
 _SCORES = (
-    "Columns of the output: time, the measurements, label (if the log has some), state (ok, "
-    "incomplete or night), condition, its probability, bound (nats), is_anomaly, and the "
+    "Columns of the output: time, the measurements, label (if the log has some), state (ok "
+    "or incomplete), condition, its probability, bound (nats), is_anomaly, and the "
     "probability of every condition."
 )
 
 
+_LOG_OPTIONS = (
+    ("columns", "I=Ia,V=Va", "what the logs call I, V, G, TExt, TMod, W (default: the same)"),
+    ("units", "V:mV,TMod:K", "where they are not A, V, W/m^2, degC, m/s"),
+    ("time_column", "NAME", "column of the time (default: time, timestamp, datetime or date)"),
+    (
+        "time_format",
+        "FORMAT",
+        "of times that are not ISO 8601, such as '%%d.%%m.%%Y %%H:%%M', or unix",
+    ),
+    ("timezone", "ZONE", "of times without an offset, such as Europe/Copenhagen"),
+    ("label_column", "NAME", "column of the conditions (default: condition)"),
+    ("labels", "0.0=N,3.1=PS50", "the condition behind each label of the logs"),
+    ("conditions", "A,B", "names of the conditions (default: the ten of the paper)"),
+    ("separator", "CHAR", "of a CSV file (default: ,)"),
+    ("decimal", "CHAR", "of a CSV file (default: .)"),
+    ("daylight", "W/M2", "least G of a row that is used (default: 50)"),
+    (
+        "on_error",
+        "raise|drop",
+        "refuse a log with unusable rows, or leave these out (default: raise)",
+    ),
+)
+_LOG_TYPES = {"conditions": "names", "daylight": float, "on_error": ("raise", "drop")}
+
+
 def _add_log_options(parser):
-    parser.add_argument(
-        "--columns", metavar="I=Ia,V=Va",
-        help="what the logs call the columns (default: as they are called here; for score: as told "
-        "to fit)",
-    )  # fmt: skip
-    parser.add_argument("--timezone", help="of times without one, such as Europe/Berlin")
-    parser.add_argument("--label_column", metavar="NAME", help="column of the conditions' names")
+    group = parser.add_argument_group(
+        "how logs are read",
+        "`score` and `fit --update` read logs as `fit` did, where nothing is said.",
+    )
+    for name, metavar, text in _LOG_OPTIONS:
+        kind = _LOG_TYPES.get(name, str)
+        if isinstance(kind, tuple):
+            group.add_argument(f"--{name}", choices=kind, help=text)
+        else:
+            kind = _names if kind == "names" else kind
+            group.add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
 
 
 def _add_training_options(parser):
@@ -233,28 +260,39 @@ def _config(options, dataset="pv_simulated"):
     return config
 
 
-def _read(paths, options, columns=None):
+def _read(paths, log):
+    """The logs, read as `log` says, together; what was left out is printed."""
     from tfhvae.monitoring import logs
 
-    frames = [
-        logs.read_log(path, **_log_arguments(options, columns or options.columns)) for path in paths
-    ]
+    frames = []
+    for path in paths:
+        report = logs.Report()
+        try:
+            frames.append(logs.read_log(path, **log, report=report))
+        except ValueError as error:  # an option of the command line
+            raise RunError(str(error)) from error
+        print(f"{path}: {report}".replace("\n", "\n  "))
     return plant.joined(frames)
 
 
-def _log_arguments(options, columns):
-    arguments = {
-        "columns": columns,
-        "timezone": options.timezone,
-        "label_column": options.label_column,
-    }
-    return {name: value for name, value in arguments.items() if value is not None}
+def _log_arguments(options, stored=None):
+    """Arguments of `read_log`: what was said, else what `fit` was told."""
+    given = {name: getattr(options, name) for name, _, _ in _LOG_OPTIONS}
+    return {**(stored or {}), **{name: v for name, v in given.items() if v is not None}}
+
+
+def _settings(folder):
+    """`monitor.json` of the version in use."""
+    path = os.path.join(plant.version_folder(folder), "monitor.json")
+    try:
+        return files.read_json(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not readable: {error}") from error
 
 
 def _simulate(options):
     import numpy as np
 
-    from tfhvae import files
     from tfhvae.monitoring.simulate import simulate
 
     ending = os.path.splitext(options.out)[1].lower()
@@ -292,16 +330,12 @@ def _simulate(options):
 def _fit(options):
     config = _config(options)
     folder = options.update or options.out
-    columns = options.columns
-    if options.update:
-        path = plant.version_folder(folder)
-        if columns is None:
-            columns = plant.files.read_json(os.path.join(path, "monitor.json"))["log_columns"]
-    elif plant.current(folder) is not None:
+    log = _log_arguments(options, _settings(folder)["log"] if options.update else None)
+    if not options.update and plant.current(folder) is not None:
         raise RunError(
             f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
         )
-    frame = _read(options.logs, options, columns)
+    frame = _read(options.logs, log)
     _start(options)
     summary = plant.fit(
         frame,
@@ -309,10 +343,9 @@ def _fit(options):
         config,
         options.inputs,
         options.false_alarm_rate,
-        options.min_irradiance,
         options.max_rows,
         bool(options.update),
-        columns,
+        log,
     )
     accuracy = summary["held_out/accuracy"]
     _print(
@@ -331,29 +364,31 @@ def _fit(options):
 
 
 def _score(options):
-    path = plant.version_folder(options.model)
-    columns = options.columns
-    if columns is None:
-        columns = plant.files.read_json(os.path.join(path, "monitor.json"))["log_columns"]
     from tfhvae.monitoring import logs
 
-    frames = logs.iter_log(
-        options.log, chunk_rows=options.chunk_rows, **_log_arguments(options, columns)
-    )
-    first = next(iter(frames := iter(frames)), None)
+    settings, report = _settings(options.model), logs.Report()
+    log = {**_log_arguments(options, settings["log"]), "inputs": settings["columns"]}
+    try:
+        frames = iter(
+            logs.iter_log(options.log, chunk_rows=options.chunk_rows, **log, report=report)
+        )
+        first = next(frames, None)
+    except ValueError as error:  # an option of the command line
+        raise RunError(str(error)) from error
     if first is None:
-        raise RunError(f"expected rows in {options.log}. Received: none")
+        raise RunError(
+            f"expected usable rows in {options.log}. Received: {report}".replace("\n", "; ")
+        )
     _start(options)
     monitor = plant.Monitor.load(options.model)
-    has_labels = samples.LABEL in first.columns and (
-        options.label_column is not None or bool(first[samples.LABEL].notna().any())
-    )
+    has_labels = samples.LABEL in first.columns
 
     def chunks():
         yield first
         yield from frames
 
     counts = plant.score_log(monitor, chunks(), options.out, has_labels)
+    print(report)
     share = 100 * counts["anomalies"] / max(counts["ok"], 1)
     _print(
         {
@@ -366,10 +401,9 @@ def _score(options):
 
 
 def _report(options):
-    path = plant.version_folder(options.model)
     from tfhvae.monitoring import report
 
-    settings = plant.files.read_json(os.path.join(path, "monitor.json"))
+    settings = _settings(options.model)
     report.write(
         options.scores,
         options.out,
@@ -388,7 +422,7 @@ def _rollback(options):
 def _experiment(options):
     config = _config(options)
     if options.log:
-        frame = _read(options.log, options)
+        frame = _read(options.log, _log_arguments(options))
         source = ", ".join(os.path.basename(path) for path in options.log)
     else:
         from tfhvae.monitoring.simulate import simulate

@@ -204,7 +204,7 @@ def bound_histogram(centres, counts, threshold):
     ax.bar(centres, counts, width, color=np.where(is_below, RED, BLUE))
     ax.axvline(_squeezed(threshold), color="black", ls="--", lw=1)
     ax.annotate(
-        f"threshold {threshold:.2f} nats", (_squeezed(threshold), 1), (-4, -4), va="top", ha="right",
+        f"threshold {threshold:.2f} nats".replace("-", "\N{MINUS SIGN}"), (_squeezed(threshold), 1), (-4, -4), va="top", ha="right",
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
     )  # fmt: skip
     ax.set_yscale("symlog", linthresh=1)
@@ -239,10 +239,14 @@ def _squeezed_axis(ax, shown):
     low, high = float(np.min(shown)), float(np.max(shown))
     margin = 0.03 * (high - low) + 0.05
     ax.set_xlim(low - margin, high + margin)
-    powers = 10.0 ** np.arange(1, 8)
-    ticks = np.array([*-powers[::-1], 0.0, *powers])
-    places = _squeezed(ticks)
-    is_inside = (places >= low - margin) & (places <= high + margin)
+    for steps in ((1, 2, 5), (1, 3), (1,)):  # as many ticks as have room
+        positive = np.outer(10.0 ** np.arange(8), steps).ravel()
+        ticks = np.array([*-positive[::-1], 0.0, *positive])
+        ticks = ticks[(np.abs(ticks) >= 2) | (ticks == 0)]
+        places = _squeezed(ticks)
+        is_inside = (places >= low - margin) & (places <= high + margin)
+        if is_inside.sum() <= 10:
+            break
     ax.set_xticks(places[is_inside], [_nats(value) for value in ticks[is_inside]])
     ax.set_xlabel("bound, nats")
 
@@ -250,11 +254,10 @@ def _squeezed_axis(ax, shown):
 def _nats(value):
     if abs(value) < 1e4:
         return f"{value:g}".replace("-", "\N{MINUS SIGN}")
-    return (
-        rf"$-10^{{{round(np.log10(-value))}}}$"
-        if value < 0
-        else rf"$10^{{{round(np.log10(value))}}}$"
-    )
+    power = int(np.floor(np.log10(abs(value)) + 1e-9))
+    factor = round(abs(value) / 10**power)
+    sign = "-" if value < 0 else ""
+    return rf"${sign}10^{{{power}}}$" if factor == 1 else rf"${sign}{factor}\cdot10^{{{power}}}$"
 
 
 def _panels(count, title, width=4.1, height=3.2):

@@ -14,6 +14,7 @@ conditions have labels.
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -36,9 +37,8 @@ from tfhvae.monitoring.samples import (
 )
 from tfhvae.progress import bar
 
-IRRADIANCE = "G"
 NUM_SAMPLES = 4  # draws behind a bound and a probability
-STATES = ("ok", "incomplete", "night")
+STATES = ("ok", "incomplete")
 # A new version must pass, on held-out rows that neither version was fitted to:
 ACCURACY_MARGIN = 2.0  # points below the old version, on the conditions that it knows
 LEAST_RECALL = 0.5  # of a condition that is new
@@ -83,19 +83,11 @@ class Monitor:
             raise RunError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
         return cls(model, settings)
 
-    def states(self, values):
-        """Places in `STATES` of rows `[N, D]`."""
-        states = np.where(is_complete(values), 0, 1)
-        if IRRADIANCE in self.columns:
-            irradiance = values[:, self.columns.index(IRRADIANCE)]
-            states[(states == 0) & (irradiance < self.settings["min_irradiance"])] = 2
-        return states
-
     def score(self, frame):
         """`(states [N], probabilities [N, Y], bound [N] in nats)`; NaN where a row is not "ok"."""
         check_columns(frame, self.columns)
         values = frame[list(self.columns)].to_numpy(np.float64)
-        states = self.states(values)
+        states = np.where(is_complete(values), 0, 1)
         probabilities = np.full([len(frame), len(self.names)], np.nan, np.float32)
         bound = np.full([len(frame)], np.nan, np.float32)
         is_ok = states == 0
@@ -166,7 +158,7 @@ def _next_version(folder):
 
 
 def joined(frames):
-    """Frames one after the other, their conditions in the order of their first appearance."""
+    """Frames one after the other, their conditions together."""
     import pandas as pd
 
     names = list(dict.fromkeys(name for frame in frames for name in names_of(frame)))
@@ -185,10 +177,9 @@ def fit(
     config,
     columns=None,
     false_alarm_rate=0.01,
-    min_irradiance=20.0,
     max_rows=200_000,
     update=False,
-    log_columns=None,
+    log=None,
 ):
     """Fits a model to logs and puts it into use.
 
@@ -205,10 +196,9 @@ def fit(
       config: as from `configuration.photovoltaic`.
       columns: inputs; None for those of `COLUMNS` that the frame has, or of the old version.
       false_alarm_rate: share of fitted rows whose bound is below the threshold.
-      min_irradiance: W/m²; rows with less are "night", where the model sees the irradiance.
       max_rows: rows without label beyond it are left out at random.
       update: whether `folder` holds a version that this one shall replace.
-      log_columns: how the logs call the columns, kept for scoring.
+      log: how the logs were read, `{option of read_log: value}`, kept for scoring.
 
     Returns:
       The summary.
@@ -238,8 +228,6 @@ def fit(
         names = [*old.names, *(name for name in names if name not in old.names)]
     values = frame[list(columns)].to_numpy(np.float64)
     usable = is_complete(values)
-    if IRRADIANCE in columns:
-        usable &= values[:, columns.index(IRRADIANCE)] >= min_irradiance
     num_left_out = int((~usable).sum())
     frame, values = frame[usable], values[usable]
     y = codes_of(frame, names)
@@ -251,7 +239,7 @@ def fit(
     rows = np.sort(np.concatenate([labelled, unlabelled]))
     if len(rows) < 50 or held_out.sum() < 5:
         raise RunError(
-            "expected at least 50 complete daylight rows to fit to and 5 to hold out. Received: "
+            "expected at least 50 complete rows to fit to and 5 to hold out. Received: "
             f"{len(rows)} and {int(held_out.sum())}"
         )
     without = [name for code, name in enumerate(names) if not (y[labelled] == code).any()]
@@ -264,10 +252,9 @@ def fit(
     settings = {
         "columns": list(columns),
         "conditions": names,
-        "min_irradiance": min_irradiance,
         "false_alarm_rate": false_alarm_rate,
         "num_samples": NUM_SAMPLES,
-        "log_columns": log_columns,
+        "log": log or {},
     }
     with _alone(folder):
         return _replace(
@@ -327,6 +314,7 @@ def _claim(candidate, settings, config, values, y):
     """Clears the folder of a candidate unless it is the beginning of this very fit."""
     digest = hashlib.sha256(np.ascontiguousarray(values).tobytes() + y.tobytes()).hexdigest()
     wanted = {"settings": settings, "config": configuration.to_json(config), "data": digest}
+    wanted = json.loads(json.dumps(wanted))  # tuples are lists in a file
     path = os.path.join(candidate, "fit.json")
     try:
         if os.path.isdir(candidate) and not (

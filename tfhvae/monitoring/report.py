@@ -11,12 +11,13 @@ import numpy as np
 from tfhvae import files, plotting
 from tfhvae.errors import RunError
 from tfhvae.monitoring import charts
-from tfhvae.monitoring.plant import IRRADIANCE, STATES
+from tfhvae.monitoring.plant import STATES
 from tfhvae.progress import bar
 
 MOST_POINTS = 8_000  # in the plane of irradiance and power
 MOST_BINS = 150  # of the time line
 MOST_EPISODES = 15  # rows of the list of anomalies
+LEAST_EPISODE = 3  # rows; a single one below the threshold is expected now and then
 CHUNK = 200_000  # rows in memory
 _WIDTHS = (1, 5, 15, 60, 180, 720, 1440, 7 * 1440, 28 * 1440)  # minutes, of bins of time
 
@@ -116,7 +117,7 @@ class _Summary:
             pairs = pd.DataFrame({"label": labels, "condition": chunk["condition"]}).dropna()
             for pair, count in pairs.value_counts().items():
                 self.confusion[pair] = self.confusion.get(pair, 0) + int(count)
-        if {"I", "V", IRRADIANCE} <= set(chunk.columns):
+        if {"I", "V", "G"} <= set(chunk.columns):
             self._add_points(chunk, codes, anomaly)
         self.episodes.add(times, chunk["condition"].to_numpy(), anomaly, bound)
 
@@ -158,7 +159,7 @@ class _Summary:
         self._seen += len(chunk)
         kept = places % self.stride == 0
         power = (chunk["I"] * chunk["V"]).to_numpy(np.float64)
-        columns = (places, chunk[IRRADIANCE].to_numpy(np.float64), power, codes, anomaly)
+        columns = (places, chunk["G"].to_numpy(np.float64), power, codes, anomaly)
         self.points.append(np.stack([column[kept] for column in columns], 1))
         points = np.concatenate(self.points)
         while len(points) > MOST_POINTS:
@@ -192,9 +193,9 @@ class _Episodes:
                 self.found = self._longest()
 
     def _close(self):
-        if self._open is not None:
+        if self._open is not None and self._open["rows"] >= LEAST_EPISODE:
             self.found.append(self._open)
-            self._open = None
+        self._open = None
 
     def _longest(self):
         return sorted(self.found, key=lambda e: -e["rows"])[:MOST_EPISODES]
@@ -274,7 +275,8 @@ def _page(summary, names, threshold, title, details):
         if episodes:
             section(
                 "Longest anomalies",
-                "Have them looked at; label the rows, and fit again with <code>fit --update</code>.",
+                f"Stretches of {LEAST_EPISODE} rows or more, the {MOST_EPISODES} longest. Have them "
+                "looked at, label the rows, and fit again with <code>fit --update</code>.",
                 _table(
                     ["from", "to", "rows", "lowest bound, nats", "least unlike"],
                     [

@@ -6,8 +6,8 @@ import numpy as np
 
 from tfhvae.data import DataError, DataSet, Split
 from tfhvae.errors import RunError
+from tfhvae.monitoring.simulate import COLUMNS, CONDITIONS, simulate
 
-COLUMNS = ("I", "V", "G", "TExt", "TMod", "W")
 INPUTS = {"iv": ("I", "V"), "all": COLUMNS}  # the paper's simple and complex monitoring
 LABEL = "condition"
 UNKNOWN = -1  # the class of a row without a label
@@ -91,14 +91,13 @@ def codes_of(frame, names):
 
 
 def names_of(frame):
-    """Names of the conditions that occur in a frame, in the order of its categories."""
+    """Names of the conditions that occur in a frame: those of the paper in its order, then others
+    by their names."""
     if LABEL not in frame.columns:
         return []
-    labels = frame[LABEL]
-    occurring = {str(label) for label in labels.dropna().unique()}
-    if hasattr(labels, "cat"):
-        return [str(name) for name in labels.cat.categories if str(name) in occurring]
-    return sorted(occurring)
+    occurring = {str(label) for label in frame[LABEL].dropna().unique()}
+    known = [name for name in CONDITIONS if name in occurring]
+    return known + sorted(occurring - set(known))
 
 
 def is_complete(values):
@@ -144,14 +143,11 @@ def simulated(name, data_dir, seed):
       DataError: without the extra [pv].
     """
     del data_dir  # computed
-    try:
-        from tfhvae.monitoring.simulate import CONDITIONS, simulate
-    except ImportError as error:
-        raise DataError(
-            f"{name} needs the extra [pv]: pip install 'tfhvae[pv]' ({error})"
-        ) from error
     columns = INPUTS["iv" if name.endswith("_iv") else "all"]
-    frame = simulate(seed=seed)
+    try:
+        frame = simulate(seed=seed)
+    except ModuleNotFoundError as error:
+        raise DataError(str(error)) from error
     values, y = frame[list(columns)].to_numpy(), codes_of(frame, CONDITIONS)
     train, test = monte_carlo_split(len(frame), seed, 0)
     train, validation = random_part(train, VALIDATION_SHARE, [seed, 0])

@@ -11,6 +11,7 @@ parts that are missing.
 
 import csv
 import io
+import json
 import os
 
 import numpy as np
@@ -97,7 +98,7 @@ class Study:
     def _claim(self):
         """Makes the folder this study's, or refuses that of another."""
         path = os.path.join(self.out, "settings.json")
-        plain = configuration.json.loads(configuration.json.dumps(self.settings))
+        plain = json.loads(json.dumps(self.settings))
         if os.path.exists(path):
             theirs = configuration.flatten(files.read_json(path))
             ours = configuration.flatten(plain)
