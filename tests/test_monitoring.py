@@ -53,7 +53,7 @@ def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted") / "monitor"
     frame = clouds(600)
     frame["condition"] = frame["condition"].where(np.arange(600) % 4 < 2)
-    summary = plant.fit(frame, str(folder), small_config(), columns=("I", "V"))
+    summary = plant.fit(frame, str(folder), small_config(), columns=("I", "V"), jit_compile=False)
     return str(folder), frame, summary
 
 
@@ -130,7 +130,7 @@ def test_learner_tells_clouds_apart_from_few_labels_and_repeats_itself():
 
 
 def test_score_of_a_row_depends_on_nothing_but_the_row(fitted):
-    monitor = plant.Monitor.load(fitted[0])
+    monitor = plant.Monitor.load(fitted[0], jit_compile=False)
     frame = clouds(learning.CHUNK + 50, seed=3)
     _, probabilities, bound = monitor.score(frame)
     part = slice(learning.CHUNK - 7, learning.CHUNK + 20)
@@ -145,7 +145,7 @@ def test_scored_bound_is_that_of_the_model(fitted):
 
     from tfhvae import bounds
 
-    monitor = plant.Monitor.load(fitted[0])
+    monitor = plant.Monitor.load(fitted[0], jit_compile=False)
     x = monitor.scale(clouds(4, seed=5)[["I", "V"]].to_numpy())
     _, bound = learning.Scorer(monitor.model, 3000, jit_compile=False)(x)
     noise = monitor.model.noise(9, 4, 3000)
@@ -181,7 +181,9 @@ def test_baselines_agree_with_those_of_scikit_learn():
 def study_of(tmp_path, kind, **settings):
     frame = clouds(400, ("PS7", "RS4", "PS50", "N"))
     common = {"data": "clouds", "seed": 0, "inputs": ["iv"]}
-    return studies.Study(frame, str(tmp_path / kind), kind, common | settings, small_config(8))
+    return studies.Study(
+        frame, str(tmp_path / kind), kind, common | settings, small_config(8), jit_compile=False
+    )
 
 
 def test_supervised_study_goes_on_with_the_missing_parts(tmp_path):
@@ -246,7 +248,7 @@ def test_fit_leaves_a_folder_that_scores(fitted, tmp_path):
     files_there = {path.name for path in version.iterdir()}
     assert {"model.keras", "monitor.json", "summary.json", "metrics.csv"} <= files_there
     assert summary["held_out/accuracy"] > 95 and summary["version"] == "0001"
-    monitor = plant.Monitor.load(folder)
+    monitor = plant.Monitor.load(folder, jit_compile=False)
     fitted_rows = ~samples.is_held_out(frame.index)
     bound = monitor.score(frame[fitted_rows])[2]
     assert abs(np.mean(bound < monitor.threshold) - 0.01) < 0.005
@@ -256,7 +258,7 @@ def test_fit_leaves_a_folder_that_scores(fitted, tmp_path):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_scores_of_pieces_are_those_of_the_whole(fitted, tmp_path, ending):
-    monitor = plant.Monitor.load(fitted[0])
+    monitor = plant.Monitor.load(fitted[0], jit_compile=False)
     frame = clouds(300, (*NAMES, "N"), seed=7)
     frame.iloc[5, 0] = np.nan
     out = tmp_path / f"scores.{ending}"
@@ -276,7 +278,7 @@ def test_scores_of_pieces_are_those_of_the_whole(fitted, tmp_path, ending):
 
 
 def test_failed_scoring_leaves_the_old_file(fitted, tmp_path):
-    monitor = plant.Monitor.load(fitted[0])
+    monitor = plant.Monitor.load(fitted[0], jit_compile=False)
     out = tmp_path / "scores.csv"
     out.write_text("old")
 
@@ -298,16 +300,18 @@ def test_update_learns_a_new_condition_and_can_be_taken_back(fitted, tmp_path):
     both = plant.joined([fitted[1], new])
     assert len(both) == 1000 and samples.names_of(both) == [*NAMES, "N"]
     with pytest.raises(RunError, match="labelled rows of every condition .* none of PS7"):
-        plant.fit(new[new["condition"] != "PS7"], folder, small_config(), update=True)
-    summary = plant.fit(both, folder, small_config(), update=True)
+        plant.fit(
+            new[new["condition"] != "PS7"], folder, small_config(), update=True, jit_compile=False
+        )
+    summary = plant.fit(both, folder, small_config(), update=True, jit_compile=False)
     assert summary["version"] == "0002" and summary["objections"] == []
     assert plant.current(folder) == {"version": "0002", "previous": "0001"}
-    monitor = plant.Monitor.load(folder)
+    monitor = plant.Monitor.load(folder, jit_compile=False)
     assert monitor.names == [*NAMES, "N"]
     is_new = (new["condition"] == "N").to_numpy()
     assert np.mean(monitor.score(new)[1].argmax(1)[is_new] == 3) > 0.9
     assert plant.roll_back(folder) == "0001"
-    assert plant.Monitor.load(folder).names == list(NAMES)
+    assert plant.Monitor.load(folder, jit_compile=False).names == list(NAMES)
 
 
 def test_update_that_does_not_pass_leaves_the_old_version(fitted, tmp_path):
@@ -320,10 +324,10 @@ def test_update_that_does_not_pass_leaves_the_old_version(fitted, tmp_path):
     mixed[fitted_rows] = rng.permutation(mixed[fitted_rows])
     frame["condition"] = mixed
     with pytest.raises(RunError, match="the old one stays in use: right about"):
-        plant.fit(frame, folder, small_config(6), update=True)
+        plant.fit(frame, folder, small_config(6), update=True, jit_compile=False)
     assert plant.current(folder) == {"version": "0001", "previous": None}
     assert (pathlib.Path(folder) / "rejected" / "0002" / "model.keras").exists()
-    assert plant.Monitor.load(folder).names == list(NAMES)
+    assert plant.Monitor.load(folder, jit_compile=False).names == list(NAMES)
 
 
 def test_interrupted_fit_goes_on(tmp_path, monkeypatch):
@@ -332,7 +336,7 @@ def test_interrupted_fit_goes_on(tmp_path, monkeypatch):
     frame, folder = clouds(300), str(tmp_path / "monitor")
     config = small_config(4)
     config.training.checkpoint_seconds = 0.0
-    whole = plant.fit(frame, str(tmp_path / "whole"), config, columns=("I", "V"))
+    whole = plant.fit(frame, str(tmp_path / "whole"), config, columns=("I", "V"), jit_compile=False)
     end = training.Recorder.on_epoch_end
 
     def stop_after_two(recorder, epoch, logs=None):
@@ -342,17 +346,17 @@ def test_interrupted_fit_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.Recorder, "on_epoch_end", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        plant.fit(frame, folder, config, columns=("I", "V"))
+        plant.fit(frame, folder, config, columns=("I", "V"), jit_compile=False)
     assert plant.current(folder) is None
     monkeypatch.setattr(training.Recorder, "on_epoch_end", end)
-    resumed = plant.fit(frame, folder, config, columns=("I", "V"))
+    resumed = plant.fit(frame, folder, config, columns=("I", "V"), jit_compile=False)
     assert resumed["threshold"] == pytest.approx(whole["threshold"], abs=1e-4)
     lines = (pathlib.Path(folder) / "versions" / "0001" / "metrics.csv").read_text().splitlines()
     assert len(lines) == 5
 
 
 def test_report_is_one_file_with_every_figure(fitted, tmp_path):
-    monitor = plant.Monitor.load(fitted[0])
+    monitor = plant.Monitor.load(fitted[0], jit_compile=False)
     frame = clouds(400, (*NAMES, "N"), seed=9)
     frame = pd.concat([frame[frame["condition"] != "N"], frame[frame["condition"] == "N"]])
     frame.index = pd.date_range("2024-03-01", periods=400, freq="1min", tz="UTC", name="time")
@@ -443,7 +447,7 @@ def test_monitor_of_another_version_is_named(fitted, tmp_path):
     subprocess.run(["cp", "-r", fitted[0], folder], check=True)
     (pathlib.Path(folder) / "versions" / "0001" / "model.keras").write_bytes(b"broken")
     with pytest.raises(RunError, match="0001 is not readable"):
-        plant.Monitor.load(folder)
+        plant.Monitor.load(folder, jit_compile=False)
     files.write_text(os.path.join(folder, "current.json"), "{")
     with pytest.raises(RunError, match="current.json is not readable"):
-        plant.Monitor.load(folder)
+        plant.Monitor.load(folder, jit_compile=False)

@@ -146,7 +146,7 @@ def _parser():
         help="draws of the labelled rows (default: 10 of labels, 1 of progressive)",
     )  # fmt: skip
     own.add_argument(
-        "--labels",
+        "--counts",
         type=_counts,
         metavar="N,M",
         help="numbers of labels (default: 100,300,...,1500)",
@@ -446,7 +446,7 @@ def _experiment(options):
     if options.study == "supervised":
         summary = studies.supervised(study, options.folds)
     elif options.study == "labels":
-        counts = options.labels or studies.LABEL_COUNTS
+        counts = options.counts or studies.LABEL_COUNTS
         summary = studies.labels(study, options.draws or 10, counts)
     else:
         summary = studies.progressive(study, options.draws or 1, options.false_alarm_rate)

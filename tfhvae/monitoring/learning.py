@@ -56,7 +56,7 @@ class Learner:
             steps_per_execution=pipeline.steps_per_execution(steps),
         )
         self._new_optimizer = [v.numpy() for v in self.model.optimizer.variables]
-        self._score = None
+        self.jit_compile, self._score = jit_compile, None
 
     def _new_model(self, seed):
         keras.utils.set_random_seed(seed)
@@ -139,7 +139,7 @@ class Learner:
     def score(self, x, num_samples=4):
         """See `Scorer`."""
         if self._score is None or self._score.num_samples != num_samples:
-            self._score = Scorer(self.model, num_samples)
+            self._score = Scorer(self.model, num_samples, self.jit_compile)
         return self._score(x)
 
 

@@ -19,6 +19,7 @@ import os
 import shutil
 import time
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Monitor:
       settings: of `monitor.json`.
     """
 
-    def __init__(self, model, settings, num_samples=None):
+    def __init__(self, model, settings, jit_compile=True):
         from tfhvae.monitoring.learning import Scorer
 
         self.model, self.settings = model, settings
@@ -62,10 +63,10 @@ class Monitor:
         self.columns = self.scale.columns
         self.names = settings["conditions"]
         self.threshold = settings["threshold"]
-        self._scorer = Scorer(model, num_samples or settings["num_samples"])
+        self._scorer = Scorer(model, settings["num_samples"], jit_compile)
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder, jit_compile=True):
         """That of the version in use.
 
         Raises:
@@ -81,7 +82,7 @@ class Monitor:
             model = keras.models.load_model(os.path.join(path, "model.keras"), compile=False)
         except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             raise RunError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
-        return cls(model, settings)
+        return cls(model, settings, jit_compile)
 
     def score(self, frame):
         """`(states [N], probabilities [N, Y], bound [N] in nats)`; NaN where a row is not "ok"."""
@@ -180,6 +181,7 @@ def fit(
     max_rows=200_000,
     update=False,
     log=None,
+    jit_compile=True,
 ):
     """Fits a model to logs and puts it into use.
 
@@ -199,6 +201,7 @@ def fit(
       max_rows: rows without label beyond it are left out at random.
       update: whether `folder` holds a version that this one shall replace.
       log: how the logs were read, `{option of read_log: value}`, kept for scoring.
+      jit_compile: whether training and scoring are compiled by XLA.
 
     Returns:
       The summary.
@@ -206,7 +209,7 @@ def fit(
     Raises:
       RunError: for what a person can mend, and for a candidate that does not pass.
     """
-    old = Monitor.load(folder) if update else None
+    old = Monitor.load(folder, jit_compile) if update else None
     if not update and current(folder) is not None:
         raise RunError(
             f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
@@ -258,17 +261,32 @@ def fit(
     }
     with _alone(folder):
         return _replace(
-            folder, settings, config, old, frame, values, y, rows, held_out, num_left_out
+            folder,
+            settings,
+            config,
+            _Rows(frame, values, y, rows, held_out, num_left_out),
+            old,
+            jit_compile,
         )
 
 
-def _replace(folder, settings, config, old, frame, values, y, rows, held_out, num_left_out):
+class _Rows(NamedTuple):
+    """What a version is fitted to and examined on: N complete rows."""
+
+    frame: "pandas.DataFrame"  # noqa: F821  loaded where it is needed
+    values: np.ndarray  # [N, D]
+    y: np.ndarray  # [N], UNKNOWN without a label
+    fitted: np.ndarray  # places of the rows that are fitted to
+    held_out: np.ndarray  # [N], booleans
+    num_left_out: int  # rows that are not complete, besides
+
+
+def _replace(folder, settings, config, rows, old, jit_compile):
     """Trains a candidate, examines it, and puts it into use."""
     candidate = os.path.join(folder, "candidate")
-    _claim(candidate, settings, config, values[rows], y[rows])
-    monitor, summary = _train(candidate, settings, config, values, y, rows, held_out)
-    summary["rows_left_out"] = num_left_out
-    reasons = [] if old is None else _objections(summary, old, monitor, frame, y, held_out)
+    _claim(candidate, settings, config, rows.values[rows.fitted], rows.y[rows.fitted])
+    monitor, summary = _train(candidate, settings, config, rows, jit_compile)
+    reasons = [] if old is None else _objections(summary, old, monitor, rows)
     summary["objections"] = reasons
     files.write_json(os.path.join(candidate, "monitor.json"), monitor.settings)
     files.write_json(os.path.join(candidate, "summary.json"), summary)
@@ -327,19 +345,20 @@ def _claim(candidate, settings, config, values, y):
         raise RunError(f"cannot write to {candidate}: {error}") from error
 
 
-def _train(candidate, settings, config, values, y, rows, held_out):
+def _train(candidate, settings, config, rows, jit_compile):
     """The fitted `Monitor` and its summary."""
     from tfhvae import experiments
     from tfhvae.monitoring.learning import Learner
 
     began = time.monotonic()
     names, columns = settings["conditions"], tuple(settings["columns"])
-    scale = Standardisation.of(values[rows], columns)
+    _, values, y, fitted, held_out, num_left_out = rows
+    scale = Standardisation.of(values[fitted], columns)
     x = scale(values)
-    steps = max(1, len(rows) // config.training.batch_size)
-    learner = Learner(config, len(columns), names, steps)
-    state = learner.fit(x[rows], y[rows], x[held_out], config.seed, candidate)
-    bound = learner.score(x[rows], settings["num_samples"])[1]
+    steps = max(1, len(fitted) // config.training.batch_size)
+    learner = Learner(config, len(columns), names, steps, jit_compile)
+    state = learner.fit(x[fitted], y[fitted], x[held_out], config.seed, candidate)
+    bound = learner.score(x[fitted], settings["num_samples"])[1]
     settings = {
         **settings,
         "standardisation": scale.to_json(),
@@ -347,11 +366,12 @@ def _train(candidate, settings, config, values, y, rows, held_out):
     }
     with files.atomic_path(os.path.join(candidate, "model.keras")) as temporary:
         learner.model.save(temporary)
-    monitor = Monitor(learner.model, settings)
+    monitor = Monitor(learner.model, settings, jit_compile)
     probabilities, bound = learner.score(x[held_out], settings["num_samples"])
     summary = {
-        "rows": len(rows),
-        "labels": {name: int((y[rows] == code).sum()) for code, name in enumerate(names)},
+        "rows": len(fitted),
+        "rows_left_out": num_left_out,
+        "labels": {name: int((y[fitted] == code).sum()) for code, name in enumerate(names)},
         "columns": list(columns),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch or state.epoch,
@@ -384,9 +404,9 @@ def _percent(is_right):
     return float(100.0 * np.mean(is_right)) if len(is_right) else None
 
 
-def _objections(summary, old, new, frame, y, held_out):
+def _objections(summary, old, new, rows):
     """Why a candidate must not take the old version's place: nothing, or sentences."""
-    frame, y = frame[held_out], y[held_out]
+    frame, y = rows.frame[rows.held_out], rows.y[rows.held_out]
     reasons = []
     of_old = (y != UNKNOWN) & (y < len(old.names))
     if of_old.any():

@@ -65,12 +65,13 @@ class Study:
       kind: a name in `STUDIES`.
       settings: everything else that decides the numbers, for the folder's `settings.json`.
       config: as from `configuration.photovoltaic`.
+      jit_compile: whether the SDGM is compiled by XLA.
 
     Raises:
       RunError: if the folder belongs to another study, or the frame has no labels.
     """
 
-    def __init__(self, frame, out, kind, settings, config):
+    def __init__(self, frame, out, kind, settings, config, jit_compile=True):
         if LABEL not in frame.columns:
             raise RunError("expected measurements with labels. Received: a log without them")
         self.names = names_of(frame)
@@ -93,7 +94,7 @@ class Study:
             "sum_of_values": float(f"{self.frame[columns].to_numpy(np.float64).sum():.9g}"),
         }
         self._claim()
-        self._learners, self._perceptrons = {}, {}
+        self._learners, self._perceptrons, self._jit_compile = {}, {}, jit_compile
 
     def _claim(self):
         """Makes the folder this study's, or refuses that of another."""
@@ -131,7 +132,7 @@ class Study:
         if key not in self._learners:
             self._learners.clear()  # one at a time is needed
             self._learners[key] = learning.Learner(
-                self.config, len(INPUTS[inputs]), self.names, steps
+                self.config, len(INPUTS[inputs]), self.names, steps, self._jit_compile
             )
         return self._learners[key]
 
