@@ -59,11 +59,12 @@ def progressive(rows, paper_threshold):
     def values(name):
         return np.array([np.nan if row[name] is None else row[name] for row in rows], float)
 
-    def curve(ax, name, label, colour, style="-", marker="o"):
-        ax.plot(stage, values(name), style, marker=marker, ms=4, color=colour, label=label)
+    def curve(ax, name, label, colour, style="-", marker="o", place=np.asarray):
+        y = place(values(name))
+        ax.plot(stage, y, style, marker=marker, ms=4, color=colour, label=label)
         std = values(f"{name}_std")
         if np.isfinite(std).all():
-            low, high = values(name) - std, values(name) + std
+            low, high = place(values(name) - std), place(values(name) + std)
             ax.fill_between(stage, low, high, color=colour, alpha=0.2, lw=0)
 
     for model in ("sdgm", "mlp"):
@@ -73,12 +74,15 @@ def progressive(rows, paper_threshold):
         curve(axes[0], name, f"{model.upper()}, known ones", colour, ":", marker)
     axes[0].set_ylabel("accuracy, %")
     axes[0].set_ylim(0, 102)
-    curve(axes[1], "median_bound_included", "known conditions", BLUE)
-    curve(axes[1], "median_bound_unseen", "unseen conditions", RED, "-", "s")
-    curve(axes[1], "threshold", "threshold", "black", "--", "")
-    axes[1].set_yscale("symlog", linthresh=10)
+    curve(axes[1], "median_bound_included", "known conditions", BLUE, place=_squeezed)
+    curve(axes[1], "median_bound_unseen", "unseen conditions", RED, "-", "s", _squeezed)
+    curve(axes[1], "threshold", "threshold", "black", "--", "", _squeezed)
+    names = ("median_bound_included", "median_bound_unseen", "threshold")
+    shown = _squeezed(np.concatenate([values(name) for name in names]))
+    room = 0.45 * np.ptp(shown)  # for the legend
+    _squeezed_axis(axes[1], [*shown, shown.max() + room], "y")
     axes[1].set_ylabel("median bound, nats")
-    axes[1].set_title(f"the paper's threshold: {paper_threshold:g} nats", fontsize=8)
+    axes[1].set_title(f"the paper's threshold: {_nats(paper_threshold)} nats", fontsize=8)
     curve(axes[2], "roc_auc", "ROC-AUC", BLUE)
     curve(axes[2], "detection_rate", "detected unseen rows", RED, "-", "s")
     curve(axes[2], "false_alarm_rate", "false alarms", "black", "--", "^")
@@ -109,6 +113,7 @@ def bounds_by_stage(stages, thresholds, names):
         _squeezed_axis(ax, shown)
         ax.set_title(f"known: {', '.join(names[:stage])}", fontsize=8)
         ax.set_yscale("log")
+        ax.set_ylabel("rows")
     axes[0].legend(frameon=False, fontsize=7.5)
     return figure
 
@@ -235,10 +240,10 @@ def _unsqueezed(values):
     return _KNEE * np.sinh(values)
 
 
-def _squeezed_axis(ax, shown):
+def _squeezed_axis(ax, shown, which="x"):
     low, high = float(np.min(shown)), float(np.max(shown))
     margin = 0.03 * (high - low) + 0.05
-    ax.set_xlim(low - margin, high + margin)
+    ax.set(**{f"{which}lim": (low - margin, high + margin)})
     for steps in ((1, 2, 5), (1, 3), (1,)):  # as many ticks as have room
         positive = np.outer(10.0 ** np.arange(8), steps).ravel()
         ticks = np.array([*-positive[::-1], 0.0, *positive])
@@ -247,8 +252,9 @@ def _squeezed_axis(ax, shown):
         is_inside = (places >= low - margin) & (places <= high + margin)
         if is_inside.sum() <= 10:
             break
-    ax.set_xticks(places[is_inside], [_nats(value) for value in ticks[is_inside]])
-    ax.set_xlabel("bound, nats")
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_ticks(places[is_inside], [_nats(value) for value in ticks[is_inside]])
+    axis.set_label_text("bound, nats")
 
 
 def _nats(value):
