@@ -217,6 +217,7 @@ def test_label_study_has_a_row_for_every_count(tmp_path):
 
 def test_progressive_study_finds_conditions_that_it_has_not_seen(tmp_path):
     study = study_of(tmp_path, "progressive")
+    study.config.training.epochs, study.config.training.batch_size = 20, 10
     summary = studies.progressive(study, draws=1, false_alarm_rate=0.05, num_classes=2)
     first, second = summary["rows"]
     assert (first["added"], second["added"]) == ("PS7", "RS4")

@@ -139,7 +139,10 @@ class Study:
     def perceptron(self, inputs):
         if inputs not in self._perceptrons:
             self._perceptrons[inputs] = learning.Perceptron(
-                len(INPUTS[inputs]), len(self.names), self.config.model.hidden_units
+                len(INPUTS[inputs]),
+                len(self.names),
+                self.config.model.hidden_units,
+                epochs=5 * self.config.training.epochs,  # its updates are cheaper, it may need more
             )
         return self._perceptrons[inputs]
 
