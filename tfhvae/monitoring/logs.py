@@ -39,7 +39,7 @@ STUCK = {"I": 60, "V": 60, "G": 60, "TExt": 600, "TMod": 120, "W": 600}
 COLUMN_ROWS = 10  # so many rows, most of them out of range, show that a whole column is wrong
 
 _TIME_NAMES = ("time", "Time", "timestamp", "Timestamp", "datetime", "date", "")
-_MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "nat"}
+_MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "nat", "<na>"}
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
 
 
@@ -309,8 +309,8 @@ class _Cleaner:
     def clean(self, raw):
         self.report.rows += len(raw)
         names = list(self.source.quantities)
-        empty = raw.isna() | raw.astype(str).isin([""])
-        raw = self._leave_out(raw, empty.all(axis=1), "empty line")
+        if self.source.is_csv:
+            raw = self._leave_out(raw, (raw.isna() | (raw == "")).all(axis=1), "empty line")
         frame, text = raw.copy(), {}
         for name in names:
             frame[name], text[name] = self._numbers(raw[name])
@@ -346,11 +346,14 @@ class _Cleaner:
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             values = column.astype(float)
             return values, pd.Series(np.isinf(values), column.index)
-        text = column.astype(object).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
         if self.source.decimal != ".":
-            text = text.str.replace(self.source.decimal, ".", regex=False)
-        values = pd.to_numeric(text, errors="coerce").astype(float)
-        wrong = ~np.isfinite(values) & ~text.str.lower().isin(_MISSING)
+            column = column.str.replace(self.source.decimal, ".", regex=False)
+        values = pd.to_numeric(column, errors="coerce").astype(float)
+        odd = ~np.isfinite(values)
+        text = _text(column[odd])
+        values[odd] = pd.to_numeric(text, errors="coerce").astype(float)
+        wrong = pd.Series(False, column.index)
+        wrong[odd] = ~np.isfinite(values[odd]) & ~text.str.lower().isin(_MISSING)
         return values.where(~wrong), wrong
 
     def _place(self, line, raw_time):
@@ -378,7 +381,7 @@ class _Cleaner:
         if "G" in frame:
             dark, reason = frame["G"] < self.daylight, f"night, G below {self.daylight:g} W/m^2"
         else:
-            blank = raw["V"].isna() | raw["V"].astype(str).str.strip().str.lower().isin(_MISSING)
+            blank = _text(raw["V"]).str.lower().isin(_MISSING)
             dark = (frame["I"] == 0) & ((frame["V"] == 0) | blank)
             reason = "night, I zero and V zero or empty"
         return self._leave_out(frame, dark, reason)
@@ -449,9 +452,7 @@ class _Cleaner:
         if pd.api.types.is_datetime64_dtype(column):
             naive = column
         else:
-            text = column.astype(object).map(
-                lambda cell: "" if pd.isna(cell) else str(cell).strip()
-            )
+            text = _text(column)
             if self.time_format == "unix":
                 seconds = pd.to_numeric(text, errors="coerce")
                 utc = pd.to_datetime(seconds, unit="s", utc=True)
@@ -565,8 +566,8 @@ class _Cleaner:
 
     def _set_conditions(self, frame):
         pd = _pandas()
-        raw = frame["condition"].astype(object)
-        text = raw.map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
+        raw = frame["condition"]
+        text = _text(raw)
         empty = text.str.lower().isin(_MISSING) & ~text.isin([*self.labels, *self.conditions])
         names = text.map(lambda label: self.labels.get(label, label))
         frame = self._refuse(
@@ -575,6 +576,11 @@ class _Cleaner:
         )  # fmt: skip
         names = names.where(~empty).loc[frame.index]
         return frame.assign(condition=pd.Categorical(names, categories=list(self.conditions)))
+
+
+def _text(column):
+    """The cells as text without blanks about it, "" where there is nothing."""
+    return column.astype(str).fillna("").str.strip()
 
 
 def _one_line(error):
