@@ -41,7 +41,7 @@ def accuracy_against_labels(panels):
         ax.set_xlabel("labels")
         ax.set_ylabel("accuracy, %")
         ax.set_ylim(top=100)
-    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    axes[-1].legend(frameon=False, fontsize=8)
     return figure
 
 
