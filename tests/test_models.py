@@ -99,6 +99,12 @@ CASES = {
     "fame independent": Case(
         models.FAME, {**_FAME, **_NONE, **_GREY, "decoder": "independent"}, event_shape=(5, 6, 3)
     ),
+    "sdgm table": Case(
+        models.SDGM,
+        {**_SEMI, **_NONE, "auxiliary_dim": 2, "likelihood": "gaussian"},
+        ("pv_sdgm",),
+        event_shape=(6, 1, 1),
+    ),
     "cagem": Case(models.CaGeM, {**_TWO, **_HIDDEN, "num_classes": 4}, ("cagem",)),
     "vlae": Case(models.VLAE, {**_VLAE, **_NONE}, ("vlae",)),
     "vlae gated": Case(
@@ -142,6 +148,7 @@ SAMPLED_KL = {
     "adgm": ("a",),
     "adgm given x": ("a",),
     "sdgm": ("a",),
+    "sdgm table": ("a",),
     "cagem": ("z1",),
     "gaussian hvae": ("z1", "z2"),
     "gaussian hvae dense": ("z1",),

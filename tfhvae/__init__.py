@@ -18,6 +18,7 @@ _PARTS = (
     "hardware",
     "layers",
     "models",
+    "monitoring",
     "objectives",
     "plotting",
     "results",

@@ -154,6 +154,11 @@ MODELS = {
         "skip deep generative model, semi-supervised (Maaløe et al. 2016)",
         _AUXILIARY,
     ),
+    "pv_sdgm": ModelEntry(
+        "SDGM",
+        "the SDGM on measurements of a photovoltaic plant (Maaløe et al. 2018)",
+        {**_AUXILIARY, "latent_dim": 10, "auxiliary_dim": 10, "hidden_units": (50, 50)},
+    ),
     "cagem": ModelEntry(
         "CaGeM",
         "cluster-aware generative model, with or without labels (Maaløe et al. 2017)",
@@ -245,7 +250,7 @@ def base_config(model, dataset):
                 "min_pixel_std": config_dict.placeholder(float),  # pixels below it are dropped
             },
             "labels": {  # of semi-supervised models
-                "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised
+                "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised, -1: all
                 "seed": 0,  # which images are labelled
                 "batch_size": 100,  # labelled images beside each batch
                 "disjoint": False,  # whether labelled images are left out of the unlabelled ones
@@ -405,6 +410,32 @@ def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelih
     return config
 
 
+def photovoltaic(dataset="pv_simulated", published=None):
+    """The protocol of Maaløe et al. 2018 (appendix D of the thesis), as far as it is told: two
+    hidden layers of 50, warm-up, a stop when the validation saturates. Units of the latent
+    variables, learning rate and its cosine decay, batch and beta are ours.
+
+    Args:
+      published: accuracy in percent.
+    """
+    config = base_config("pv_sdgm", dataset)
+    config.labels.num_labels = -1
+    config.labels.weight = 2.0
+    config.labels.batch_size = 200
+    config.objective.warmup_epochs = 10
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.schedule = "cosine"
+    config.training.batch_size = 200
+    config.training.epochs = 60
+    config.training.patience = 10
+    config.evaluation.num_samples = 500
+    if published is not None:
+        config.published.error_percent = round(100.0 - published, 2)
+        config.published.source = "Maaløe et al. 2018"
+        config.published.protocol = "measurements that were never published; ours are simulated"
+    return config
+
+
 def check_name(kind, name, known):
     """Raises RunError with the list of what exists unless `name` is in `known`."""
     if name not in known:
@@ -429,7 +460,7 @@ def check(config):
         ("evaluation", "classifier_samples", 1),
         ("objective", "warmup_epochs", 0),
         ("objective", "exponential_warmup_steps", 0),
-        ("labels", "num_labels", 0),
+        ("labels", "num_labels", -1),
         ("labels", "seed", 0),
         ("labels", "batch_size", 1),
     ):

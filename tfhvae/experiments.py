@@ -191,7 +191,7 @@ class Run:
 
     def sample(self, count=64):
         """Draws `count` images from the model into `samples.npz` and a sheet into
-        `figures/samples.png`; returns both paths."""
+        `figures/samples.png`, or histograms of the columns of a table; returns both paths."""
         if not self.is_chief:
             return []
         self._use_final_weights()
@@ -206,9 +206,12 @@ class Run:
                 sample=generation.sample.numpy(),
                 **generation.latents,
             )
-        images = figures.picture(self.model, generation).numpy()
-        kind = "draws" if self.model.is_autoregressive else "means"
-        sheet = plotting.image_grid(self.dataset.to_pictures(images), title=f"samples ({kind})")
+        if self.dataset.column_names is not None:
+            sheet = figures.column_samples(self.model, self.dataset, self.config.seed)
+        else:
+            images = figures.picture(self.model, generation).numpy()
+            kind = "draws" if self.model.is_autoregressive else "means"
+            sheet = plotting.image_grid(self.dataset.to_pictures(images), title=f"samples ({kind})")
         return [self.path("samples.npz"), self._save_figure("samples", sheet)]
 
     # What a run knows of itself --------------------------------------------------------------
@@ -314,14 +317,11 @@ class Run:
         ]
         if self.is_chief:
             monitor = training.CollapseMonitor(state)
-            preview = (dataset.validation or dataset.test).images[:30]
             callbacks += [
                 monitor,
                 training.TensorBoardLog(
                     self.path("tensorboard"),
-                    lambda model: figures.training_pictures(
-                        model, preview, self.config.seed, dataset.to_pictures
-                    ),
+                    self._training_pictures(),
                     config.histograms,
                     held_out,
                     monitor.scalars,
@@ -349,6 +349,16 @@ class Run:
             raise RunError(
                 "another worker has stopped; start all of them again with the same command"
             ) from error
+
+    def _training_pictures(self):
+        """What `TensorBoardLog` draws: nothing of a table."""
+        dataset = self.dataset
+        if dataset.column_names is not None:
+            return None
+        preview = (dataset.validation or dataset.test).images[:30]
+        return lambda model: figures.training_pictures(
+            model, preview, self.config.seed, dataset.to_pictures
+        )
 
     def _training_batches(self, config):
         images, labels = self.dataset.train.images, self.config.labels
@@ -397,6 +407,8 @@ class Run:
             raise RunError(
                 "training with labels on several replicas is not built: expected distribute='none'"
             )
+        if count < 0:
+            return np.arange(len(dataset.train.labels))
         return data.labelled_subset(
             dataset.train.labels, count, config.labels.seed, dataset.num_classes
         )

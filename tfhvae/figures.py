@@ -39,6 +39,17 @@ def picture(model, generation):
     return generation.sample if model.is_autoregressive else generation.mean
 
 
+def column_samples(model, dataset, seed, count=2000):
+    """Of a table: histograms of every column, of test rows and of rows drawn from the model."""
+    drawn = model.generate(count, seed=stateless_seed(seed, 0)).sample.numpy()
+    test = dataset.test.images
+    return plotting.column_histograms(
+        {"test rows": test[..., 0, 0], "drawn from the model": drawn[..., 0, 0]},
+        dataset.column_names,
+        title="columns, standardised",
+    )
+
+
 def reconstructions(
     model, x, seed, count=30, title="test images and their reconstructions", to_pictures=None
 ):
@@ -422,7 +433,9 @@ def all_figures(
         figures["kl_per_unit"] = plotting.unit_kl_over_time(
             {site: state.unit_kl[site] for site in sites}
         )
-    if _is_plane(model):
+    if dataset.column_names is not None:
+        figures["samples"] = column_samples(model, dataset, seed)
+    elif _is_plane(model):
         figures["half_moons"] = half_moons(
             model,
             dataset.test.images,

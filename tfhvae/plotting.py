@@ -531,6 +531,40 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
     return _laid_out(figure)
 
 
+def column_histograms(tables, names, title="Columns"):
+    """Histograms of the columns of tables over one another, one panel per column. What lies far
+    outside the first table is left out of the pictures, and its share said.
+
+    Args:
+      tables: `{name: [N, D]}`.
+      names: D names.
+    """
+    tables = {
+        name: _checked_finite(values, f"tables[{name!r}]", "[N, D]")
+        for name, values in tables.items()
+    }
+    _check_not_empty(tables, "tables")
+    widths = {name: values.shape[1] for name, values in tables.items()}
+    if set(widths.values()) != {len(names)}:
+        raise ValueError(f"expected {len(names)} columns in every table, received: {widths}")
+    figure, axes = _panels(len(names), title, height=2.6)
+    first = next(iter(tables.values()))
+    for index, (ax, heading) in enumerate(zip(axes, names, strict=True)):
+        low, high = np.quantile(first[:, index], [0.001, 0.999])
+        margin = 0.15 * (high - low) + 1e-6
+        edges = np.linspace(low - margin, high + margin, 61)
+        num_outside = 0
+        for (name, values), colour in zip(tables.items(), _colours(len(tables)), strict=True):
+            column = values[:, index]
+            num_outside += int(((column < edges[0]) | (column > edges[-1])).sum())
+            weights = np.full(len(column), 1 / len(column))
+            ax.hist(column, edges, weights=weights, color=colour, alpha=0.55, label=name)
+        _set_heading(ax, heading, y="share" if index % 3 == 0 else None)
+        _note_outside(ax, num_outside, "row", "rows")
+    axes[0].legend(fontsize=_SMALL_SIZE, frameon=False)
+    return _laid_out(figure)
+
+
 def latent_mesh(
     random_images,
     conditional_images,

@@ -6,6 +6,7 @@ images, `DataSet.binarization` says what the input pipeline still has to do.
 """
 
 import dataclasses
+import importlib
 import math
 import numbers
 import zlib
@@ -67,6 +68,7 @@ class DataSet:
         or None. The P kept ones are then a column: images are (N, P, 1, 1).
       pixel_means: float32 (H, W, C), the means of the training images, beside a
         `pixel_mask`.
+      column_names: of a table, whose rows (D columns) are images (N, D, 1, 1); None of images.
     """
 
     name: str
@@ -79,6 +81,7 @@ class DataSet:
     class_names: tuple[str, ...] | None = None
     pixel_mask: np.ndarray | None = None
     pixel_means: np.ndarray | None = None
+    column_names: tuple[str, ...] | None = None
 
     @property
     def image_shape(self):
@@ -139,10 +142,11 @@ def load(
         per family (mnist, fashion_mnist, binarized_mnist, frey_faces, omniglot,
         small_norb, svhn, celeba).
         None uses tensorflow-datasets, which downloads what it does not find.
-        `digits` comes with scikit-learn, `half_moons` is computed; they need neither.
+        `digits` comes with scikit-learn, `half_moons` and `pv_simulated` are computed; they
+        need neither.
       seed: of what is drawn once: the binarisation of validation and test images,
-        the noise of dequantisation, the points of `half_moons`. Splits are the same
-        for every seed.
+        the noise of dequantisation, the points of `half_moons`, the weather and split of
+        `pv_simulated`. Other splits are the same for every seed.
       binarization: None for the default, or "per_batch" or "per_epoch".
       split: None for the default, or "50k_10k_10k" or "60k_10k", for `small_norb`
         "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k".
@@ -684,6 +688,11 @@ def _half_moons(name, data_dir, seed):
     )
 
 
+def _pv_simulated(name, data_dir, seed):
+    # By name, and only when asked for: the monitoring of plants stands above all other parts.
+    return importlib.import_module("tfhvae.monitoring.samples").simulated(name, data_dir, seed)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
     """How to build a data set, and its options, each with the default first."""
@@ -755,6 +764,14 @@ _RECIPES = {
     "half_moons": _Recipe(
         "two half-moons, points of the plane in two classes; needs no download",
         _half_moons,
+    ),
+    "pv_simulated": _Recipe(
+        "a photovoltaic plant in ten conditions, simulated, six columns; needs the extra [pv]",
+        _pv_simulated,
+    ),
+    "pv_simulated_iv": _Recipe(
+        "the same plant, current and voltage only; needs the extra [pv]",
+        _pv_simulated,
     ),
 }
 

@@ -1,0 +1,529 @@
+"""Monitoring in use: a model in a folder, fitted to logs, put to new logs, fitted again when new
+conditions have labels.
+
+    FOLDER/current.json                 which version is in use, and which was before
+    FOLDER/versions/0001/model.keras    the SDGM
+                        /monitor.json   columns, standardisation, conditions, threshold
+                        /summary.json   what it was fitted to, and how well
+                        /metrics.csv    the training, epoch by epoch
+    FOLDER/candidate/                   a fit that has not ended yet
+    FOLDER/rejected/0002/               a candidate that did not pass
+    FOLDER/lock                         held while a fit runs
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+from tfhvae import configuration, files
+from tfhvae.errors import RunError
+from tfhvae.monitoring.samples import (
+    COLUMNS,
+    LABEL,
+    UNKNOWN,
+    Standardisation,
+    check_columns,
+    codes_of,
+    is_complete,
+    is_held_out,
+    names_of,
+)
+from tfhvae.progress import bar
+
+NUM_SAMPLES = 4  # draws behind a bound and a probability
+STATES = ("ok", "incomplete")
+# A new version must pass, on held-out rows that neither version was fitted to:
+ACCURACY_MARGIN = 2.0  # points below the old version, on the conditions that it knows
+LEAST_RECALL = 0.5  # of a condition that is new
+LEAST_ROWS = 5  # held-out rows of a condition below which its recall says nothing
+FALSE_ALARM_FACTOR = 3.0  # times the wanted rate
+
+
+class Monitor:
+    """A fitted model and what belongs to it.
+
+    Attributes:
+      model: the SDGM.
+      settings: of `monitor.json`.
+    """
+
+    def __init__(self, model, settings, jit_compile=True):
+        from tfhvae.monitoring.learning import Scorer
+
+        self.model, self.settings = model, settings
+        self.scale = Standardisation.from_json(settings["standardisation"])
+        self.columns = self.scale.columns
+        self.names = settings["conditions"]
+        self.threshold = settings["threshold"]
+        self._scorer = Scorer(model, settings["num_samples"], jit_compile)
+
+    @classmethod
+    def load(cls, folder, jit_compile=True):
+        """That of the version in use.
+
+        Raises:
+          RunError: if there is none, or it cannot be read.
+        """
+        import keras
+
+        from tfhvae import models  # noqa: F401  registers the class
+
+        path = version_folder(folder)
+        try:
+            settings = files.read_json(os.path.join(path, "monitor.json"))
+            model = keras.models.load_model(os.path.join(path, "model.keras"), compile=False)
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
+        return cls(model, settings, jit_compile)
+
+    def score(self, frame):
+        """`(states [N], probabilities [N, Y], bound [N] in nats)`; NaN where a row is not "ok"."""
+        check_columns(frame, self.columns)
+        values = frame[list(self.columns)].to_numpy(np.float64)
+        states = np.where(is_complete(values), 0, 1)
+        probabilities = np.full([len(frame), len(self.names)], np.nan, np.float32)
+        bound = np.full([len(frame)], np.nan, np.float32)
+        is_ok = states == 0
+        probabilities[is_ok], bound[is_ok] = self._scorer(self.scale(values[is_ok]))
+        return states, probabilities, bound
+
+
+# The folder ------------------------------------------------------------------------------------
+
+
+def current(folder):
+    """`current.json`, or None in a folder without a version.
+
+    Raises:
+      RunError: if it cannot be read.
+    """
+    path = os.path.join(folder, "current.json")
+    if not os.path.exists(path):
+        return None
+    try:
+        return files.read_json(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not readable: {error}") from error
+
+
+def version_folder(folder):
+    """Where the version in use lies.
+
+    Raises:
+      RunError: if there is none.
+    """
+    state = current(folder)
+    if state is None:
+        raise RunError(
+            f"{folder} holds no fitted monitor: expected the folder that "
+            "`python -m tfhvae.monitoring fit --out=FOLDER` wrote"
+        )
+    return os.path.join(folder, "versions", state["version"])
+
+
+def roll_back(folder):
+    """Puts the version before into use again, and returns its name.
+
+    Raises:
+      RunError: if there is none.
+    """
+    version_folder(folder)
+    state = current(folder)
+    if not state["previous"]:
+        raise RunError(f"{folder} has no version before {state['version']}")
+    files.write_json(
+        os.path.join(folder, "current.json"),
+        {"version": state["previous"], "previous": state["version"]},
+    )
+    return state["previous"]
+
+
+def _next_version(folder):
+    numbers = [0]
+    for part in ("versions", "rejected"):
+        path = os.path.join(folder, part)
+        if os.path.isdir(path):
+            numbers += [int(name) for name in os.listdir(path) if name.isdigit()]
+    return f"{max(numbers) + 1:04d}"
+
+
+# Fitting ---------------------------------------------------------------------------------------
+
+
+def joined(frames):
+    """Frames one after the other, their conditions together."""
+    import pandas as pd
+
+    names = list(dict.fromkeys(name for frame in frames for name in names_of(frame)))
+    parts = []
+    for frame in frames:
+        labels = frame[LABEL].astype(object) if LABEL in frame.columns else None
+        labels = [None] * len(frame) if labels is None else labels
+        labels = [str(label) if isinstance(label, str) else None for label in labels]
+        parts.append(frame.assign(**{LABEL: pd.Categorical(labels, names)}))
+    return pd.concat(parts) if len(parts) > 1 else parts[0]
+
+
+def fit(
+    frame,
+    folder,
+    config,
+    columns=None,
+    false_alarm_rate=0.01,
+    max_rows=200_000,
+    update=False,
+    log=None,
+    jit_compile=True,
+):
+    """Fits a model to logs and puts it into use.
+
+    One row in ten, chosen by its time stamp, is held out: no version of the model is ever fitted
+    to it. An update replaces the version in use only if, on held-out rows, it is right about the
+    conditions that the old one knows as often as that (to `ACCURACY_MARGIN` points), recalls
+    every new condition at least by `LEAST_RECALL`, and does not raise more than
+    `FALSE_ALARM_FACTOR` times the wanted false alarms. A fit that was stopped goes on when called
+    again with the same data.
+
+    Args:
+      frame: measurements, labels where known; as from `joined`.
+      folder: see the head of this file.
+      config: as from `configuration.photovoltaic`.
+      columns: inputs; None for those of `COLUMNS` that the frame has, or of the old version.
+      false_alarm_rate: share of fitted rows whose bound is below the threshold.
+      max_rows: rows without label beyond it are left out at random.
+      update: whether `folder` holds a version that this one shall replace.
+      log: how the logs were read, `{option of read_log: value}`, kept for scoring.
+      jit_compile: whether training and scoring are compiled by XLA.
+
+    Returns:
+      The summary.
+
+    Raises:
+      RunError: for what a person can mend, and for a candidate that does not pass.
+    """
+    old = Monitor.load(folder, jit_compile) if update else None
+    if not update and current(folder) is not None:
+        raise RunError(
+            f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
+        )
+    if old is not None:
+        columns = old.columns if columns is None else columns
+    columns = tuple(columns or [name for name in COLUMNS if name in frame.columns])
+    if not columns:
+        raise RunError(f"expected some of the columns {', '.join(COLUMNS)}. Received: none of them")
+    check_columns(frame, columns)
+    names = names_of(frame)
+    if old is not None:
+        missing = [name for name in old.names if name not in names]
+        if missing:
+            raise RunError(
+                f"expected labelled rows of every condition that {folder} knows: an update is "
+                f"fitted to old and new logs together. Received: none of {', '.join(missing)}"
+            )
+        names = [*old.names, *(name for name in names if name not in old.names)]
+    values = frame[list(columns)].to_numpy(np.float64)
+    usable = is_complete(values)
+    num_left_out = int((~usable).sum())
+    frame, values = frame[usable], values[usable]
+    y = codes_of(frame, names)
+    held_out = is_held_out(frame.index)
+    rows = np.flatnonzero(~held_out)
+    unlabelled, labelled = rows[y[rows] == UNKNOWN], rows[y[rows] != UNKNOWN]
+    if len(unlabelled) > max_rows:
+        unlabelled = np.random.default_rng(config.seed).choice(unlabelled, max_rows, False)
+    rows = np.sort(np.concatenate([labelled, unlabelled]))
+    if len(rows) < 50 or held_out.sum() < 5:
+        raise RunError(
+            "expected at least 50 complete rows to fit to and 5 to hold out. Received: "
+            f"{len(rows)} and {int(held_out.sum())}"
+        )
+    without = [name for code, name in enumerate(names) if not (y[labelled] == code).any()]
+    if without:
+        raise RunError(
+            f"expected labelled rows of every condition. Received: all labelled rows of "
+            f"{', '.join(without)} are among those held out; label more"
+        )
+
+    settings = {
+        "columns": list(columns),
+        "conditions": names,
+        "false_alarm_rate": false_alarm_rate,
+        "num_samples": NUM_SAMPLES,
+        "log": log or {},
+    }
+    with _alone(folder):
+        return _replace(
+            folder,
+            settings,
+            config,
+            _Rows(frame, values, y, rows, held_out, num_left_out),
+            old,
+            jit_compile,
+        )
+
+
+class _Rows(NamedTuple):
+    """What a version is fitted to and examined on: N complete rows."""
+
+    frame: "pandas.DataFrame"  # noqa: F821  loaded where it is needed
+    values: np.ndarray  # [N, D]
+    y: np.ndarray  # [N], UNKNOWN without a label
+    fitted: np.ndarray  # places of the rows that are fitted to
+    held_out: np.ndarray  # [N], booleans
+    num_left_out: int  # rows that are not complete, besides
+
+
+def _replace(folder, settings, config, rows, old, jit_compile):
+    """Trains a candidate, examines it, and puts it into use."""
+    candidate = os.path.join(folder, "candidate")
+    _claim(candidate, settings, config, rows.values[rows.fitted], rows.y[rows.fitted])
+    monitor, summary = _train(candidate, settings, config, rows, jit_compile)
+    reasons = [] if old is None else _objections(summary, old, monitor, rows)
+    summary["objections"] = reasons
+    files.write_json(os.path.join(candidate, "monitor.json"), monitor.settings)
+    files.write_json(os.path.join(candidate, "summary.json"), summary)
+    name = _next_version(folder)
+    place = os.path.join(folder, "rejected" if reasons else "versions", name)
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    shutil.rmtree(os.path.join(candidate, "checkpoints"), ignore_errors=True)
+    os.rename(candidate, place)
+    if reasons:
+        raise RunError(
+            f"the new version does not pass and the old one stays in use: {'; '.join(reasons)}; "
+            f"the candidate lies in {place}"
+        )
+    state = current(folder)
+    files.write_json(
+        os.path.join(folder, "current.json"),
+        {"version": name, "previous": state["version"] if state else None},
+    )
+    return {**summary, "version": name}
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """Holds the folder's lock, which goes with the process, however that ends.
+
+    Raises:
+      RunError: if another process fits there.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, "lock"), "w")
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process fits in {folder}: wait for it") from error
+        yield
+
+
+def _claim(candidate, settings, config, values, y):
+    """Clears the folder of a candidate unless it is the beginning of this very fit."""
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes() + y.tobytes()).hexdigest()
+    wanted = {"settings": settings, "config": configuration.to_json(config), "data": digest}
+    wanted = json.loads(json.dumps(wanted))  # tuples are lists in a file
+    path = os.path.join(candidate, "fit.json")
+    try:
+        if os.path.isdir(candidate) and not (
+            os.path.exists(path) and files.read_json(path) == wanted
+        ):
+            shutil.rmtree(candidate)
+        os.makedirs(candidate, exist_ok=True)
+        files.write_json(path, wanted)
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot write to {candidate}: {error}") from error
+
+
+def _train(candidate, settings, config, rows, jit_compile):
+    """The fitted `Monitor` and its summary."""
+    from tfhvae import experiments
+    from tfhvae.monitoring.learning import Learner
+
+    began = time.monotonic()
+    names, columns = settings["conditions"], tuple(settings["columns"])
+    _, values, y, fitted, held_out, num_left_out = rows
+    scale = Standardisation.of(values[fitted], columns)
+    x = scale(values)
+    steps = max(1, len(fitted) // config.training.batch_size)
+    learner = Learner(config, len(columns), names, steps, jit_compile)
+    state = learner.fit(x[fitted], y[fitted], x[held_out], config.seed, candidate)
+    bound = learner.score(x[fitted], settings["num_samples"])[1]
+    settings = {
+        **settings,
+        "standardisation": scale.to_json(),
+        "threshold": float(np.quantile(bound, settings["false_alarm_rate"])),
+    }
+    with files.atomic_path(os.path.join(candidate, "model.keras")) as temporary:
+        learner.model.save(temporary)
+    monitor = Monitor(learner.model, settings, jit_compile)
+    probabilities, bound = learner.score(x[held_out], settings["num_samples"])
+    summary = {
+        "rows": len(fitted),
+        "rows_left_out": num_left_out,
+        "labels": {name: int((y[fitted] == code).sum()) for code, name in enumerate(names)},
+        "columns": list(columns),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch or state.epoch,
+        "stopped_early": state.stopped_early,
+        "threshold": settings["threshold"],
+        "held_out/rows": int(held_out.sum()),
+        "held_out/bound": float(bound.mean()),
+        "held_out/false_alarm_rate": float(np.mean(bound < settings["threshold"])),
+        **_labelled_accuracy(probabilities.argmax(-1), y[held_out], names),
+        "seconds": round(time.monotonic() - began, 1),
+        "seed": config.seed,
+        "commit": experiments.commit(),
+    }
+    return monitor, summary
+
+
+def _labelled_accuracy(predictions, y, names):
+    known = y != UNKNOWN
+    return {
+        "held_out/labels": int(known.sum()),
+        "held_out/accuracy": _percent(predictions[known] == y[known]),
+        "held_out/recall": {
+            name: _percent(predictions[y == code] == code) for code, name in enumerate(names)
+        },
+    }
+
+
+def _percent(is_right):
+    """None without rows."""
+    return float(100.0 * np.mean(is_right)) if len(is_right) else None
+
+
+def _objections(summary, old, new, rows):
+    """Why a candidate must not take the old version's place: nothing, or sentences."""
+    frame, y = rows.frame[rows.held_out], rows.y[rows.held_out]
+    reasons = []
+    of_old = (y != UNKNOWN) & (y < len(old.names))
+    if of_old.any():
+        accuracy = {}
+        for which, monitor in (("old", old), ("new", new)):
+            states, probabilities, _ = monitor.score(frame[of_old])
+            guesses = np.where(states == 0, np.nan_to_num(probabilities).argmax(-1), UNKNOWN)
+            accuracy[which] = _percent(guesses == y[of_old])
+        summary["held_out/accuracy_on_old_conditions"] = accuracy
+        if accuracy["new"] < accuracy["old"] - ACCURACY_MARGIN:
+            reasons.append(
+                f"right about {accuracy['new']:.1f} % of the held-out rows of known conditions, "
+                f"the old version about {accuracy['old']:.1f} %"
+            )
+    for code in range(len(old.names), len(new.names)):
+        name, count = new.names[code], int((y == code).sum())
+        recall = summary["held_out/recall"][name]
+        if count >= LEAST_ROWS and recall < 100 * LEAST_RECALL:
+            reasons.append(f"recalls {recall:.1f} % of the new condition {name}")
+    limit = FALSE_ALARM_FACTOR * new.settings["false_alarm_rate"]
+    rate = summary["held_out/false_alarm_rate"]
+    if rate > limit:
+        reasons.append(f"false alarms on {100 * rate:.1f} % of held-out rows, at most "
+                       f"{100 * limit:.1f} % are accepted")  # fmt: skip
+    return reasons
+
+
+# Scoring ---------------------------------------------------------------------------------------
+
+
+def score_log(monitor, frames, out, has_labels=False):
+    """Scores frames, one after the other, into a CSV or Parquet file that appears when it is whole.
+
+    Columns: time, the measurements, `label` (if there are labels), state, condition (the most
+    probable one), probability, bound (nats), is_anomaly, and `p_NAME` of every condition. Rows
+    that are not "ok" have no condition.
+
+    Args:
+      frames: an iterable of data frames.
+      out: ends in .csv or .parquet.
+
+    Returns:
+      `{"rows", "ok", "anomalies", "seconds"}`.
+
+    Raises:
+      RunError: for another ending, or a folder that cannot be written to.
+    """
+    ending = os.path.splitext(out)[1].lower()
+    if ending not in (".csv", ".parquet"):
+        raise RunError(f"expected an --out ending in .csv or .parquet. Received: {out}")
+    counts = {"rows": 0, "ok": 0, "anomalies": 0}
+    began, writer = time.monotonic(), None
+    progress = bar(None, "scoring", "row")
+    try:
+        with files.atomic_path(out) as temporary:
+            for frame in frames:
+                table, ok, anomalies = _scored(monitor, frame, has_labels)
+                writer = _writer(temporary, ending, table.schema) if writer is None else writer
+                writer.write_table(table)
+                for name, count in (("rows", len(frame)), ("ok", ok), ("anomalies", anomalies)):
+                    counts[name] += count
+                progress.update(len(frame))
+            if writer is None:
+                raise RunError("expected a log with rows. Received: an empty one")
+            writer.close()
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        progress.close()
+    return {**counts, "seconds": round(time.monotonic() - began, 2)}
+
+
+def _writer(path, ending, schema):
+    if ending == ".csv":
+        import pyarrow.csv
+
+        return pyarrow.csv.CSVWriter(
+            path, schema, write_options=pyarrow.csv.WriteOptions(quoting_style="needed")
+        )
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetWriter(path, schema)
+
+
+def _scored(monitor, frame, has_labels):
+    """One chunk as a `pyarrow.Table`, its rows that are "ok", and its anomalies."""
+    import pyarrow as pa
+
+    states, probabilities, bound = monitor.score(frame)
+    is_ok = states == 0
+    is_anomaly = is_ok & (bound < monitor.threshold)
+    best = np.nan_to_num(probabilities).argmax(-1)
+
+    def numbers(values, decimals):
+        values = np.round(np.asarray(values, np.float64), decimals)
+        return pa.array(values, mask=~np.isfinite(values))
+
+    def words(codes, names, known=None):
+        mask = None if known is None else ~known
+        codes = pa.array(codes.astype(np.int32), mask=mask)
+        return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).cast(pa.string())
+
+    times = frame.index.tz_convert("UTC").as_unit("s").asi8
+    table = {"time": pa.array(times, pa.timestamp("s", "UTC"))}
+    for name in monitor.columns:
+        table[name] = numbers(frame[name], 4)
+    if has_labels:
+        names = names_of(frame) or [""]
+        codes = codes_of(frame, names)
+        table["label"] = words(np.maximum(codes, 0), names, codes != UNKNOWN)
+    table |= {
+        "state": words(states, STATES),
+        "condition": words(best, monitor.names, is_ok),
+        "probability": numbers(probabilities[np.arange(len(best)), best], 4),
+        "bound": numbers(bound, 3),
+        "is_anomaly": pa.array(is_anomaly),
+    }
+    for code, name in enumerate(monitor.names):
+        table[f"p_{name}"] = numbers(probabilities[:, code], 4)
+    return pa.table(table), int(is_ok.sum()), int(is_anomaly.sum())
