@@ -113,7 +113,7 @@ def shapes_in(graph):
 
 
 def test_memory_does_not_grow_with_the_number_of_samples(monkeypatch):
-    """Noise is asked for in chunks, whatever K: at most ROWS rows of images and samples at once."""
+    """Noise is asked for in chunks, whatever K: at most `rows_at_once` rows of images and samples."""
     asked = []
     model, x = model_and_images(3)
     noise = type(model).noise
@@ -153,7 +153,7 @@ def test_default_chunks_are_bounded(monkeypatch):
     model, x = model_and_images(5)
     for num_samples in (1, 300, 3000):
         evaluation.log_likelihood(model, x, num_samples, jit_compile=False)
-    assert max(rows) <= evaluation.ROWS
+    assert max(rows) <= model.rows_at_once
 
 
 # Terms of the bound

@@ -658,7 +658,10 @@ def test_fold_leaves_casting_to_its_layer():
         (lambda: MLP([3], None, "batch", gated=True), "expected normalization=None when gated"),
         (lambda: JointDense("3"), "expected units to be a positive integer. Received: units='3'"),
         (lambda: GaussianHead(0), "expected units to be a positive integer. Received: units=0"),
-        (lambda: GaussianHead(3, "exp"), "expected scale to be 'softplus_variance' or"),
+        (
+            lambda: GaussianHead(3, "exp"),
+            "expected scale to be 'softplus_variance', 'clipped_log_variance' or",
+        ),
         (
             lambda: GaussianHead(3, log_variance_limits=(2, -6)),
             "expected log_variance_limits to be (low, high)",

@@ -115,6 +115,15 @@ CALLS = {
     "latent_pca/many_classes": lambda: plotting.latent_pca(
         {"z": images(90, 3)}, np.arange(90) % 30
     ),
+    "column_histograms/one": lambda: plotting.column_histograms({"a": [[1.0]]}, ["x"]),
+    "column_histograms/two": lambda: plotting.column_histograms(
+        {
+            "test rows": np.random.default_rng(0).normal(size=(500, 6)),
+            "drawn from the model": np.random.default_rng(1).normal(size=(300, 6)),
+        },
+        ["I", "V", "G", "TExt", "TMod", "W"],
+        "columns, standardised",
+    ),
     "image_sheets/one": lambda: plotting.image_sheets({"a": images(1, 1, 8, 8, 1)}),
     "image_sheets/traversal": lambda: plotting.image_sheets(
         {"z1": images(3, 4, 8, 6, 3), "z2": images(3, 4, 8, 6, 3)},

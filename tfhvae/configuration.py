@@ -220,6 +220,7 @@ MODELS = {
 }
 DEFAULT_MODEL = "vampprior"
 PSEUDO_INPUTS = ("random", "training_images")
+LABEL_CHOICES = ("random", "marked")
 SCHEDULES = ("constant", "step", "cosine")
 BATCH_STATISTICS = ("running", "recalibrated")
 
@@ -251,7 +252,8 @@ def base_config(model, dataset):
             },
             "labels": {  # of semi-supervised models
                 "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised, -1: all
-                "seed": 0,  # which images are labelled
+                "choice": "random",  # which are labelled; "marked": those that the data set names
+                "seed": 0,  # which images are labelled, of a random choice
                 "batch_size": 100,  # labelled images beside each batch
                 "disjoint": False,  # whether labelled images are left out of the unlabelled ones
                 "weight": 0.1,  # the papers' beta; alpha is beta (N_l + N_u) / N_l
@@ -447,6 +449,7 @@ def check(config):
     check_name("model", config.model.name, MODELS)
     check_name("dataset", config.dataset.name, DATASETS)
     check_name("schedule", config.optimizer.schedule, SCHEDULES)
+    check_name("labels.choice", config.labels.choice, LABEL_CHOICES)
     check_name("batch_statistics", config.evaluation.batch_statistics, BATCH_STATISTICS)
     if "pseudo_inputs" in config.model:
         check_name("pseudo_inputs", config.model.pseudo_inputs, PSEUDO_INPUTS)

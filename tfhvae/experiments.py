@@ -409,6 +409,14 @@ class Run:
             )
         if count < 0:
             return np.arange(len(dataset.train.labels))
+        if config.labels.choice == "marked":
+            marked = dataset.marked
+            if marked is None or len(marked) != count:
+                raise RunError(
+                    f"expected num_labels of {0 if marked is None else len(marked)}, as many "
+                    f"images as {dataset.name} marks. Received: {count}"
+                )
+            return marked
         return data.labelled_subset(
             dataset.train.labels, count, config.labels.seed, dataset.num_classes
         )

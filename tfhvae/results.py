@@ -245,8 +245,8 @@ def _row(name, summary):
 
 def _samples(summary):
     """S, and the number of test images where it is not all of them."""
-    images = summary.get("test/likelihood_images", summary["test/images"])
-    part = "" if images == summary["test/images"] else f" ({images:,} images)"
+    images, all_images = (summary.get(f"test/{kind}") for kind in ("likelihood_images", "images"))
+    part = "" if images in (None, all_images) else f" ({images:,} images)"
     return f"{summary['test/eval_samples']}{part}"
 
 

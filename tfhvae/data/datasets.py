@@ -68,6 +68,8 @@ class DataSet:
         or None. The P kept ones are then a column: images are (N, P, 1, 1).
       pixel_means: float32 (H, W, C), the means of the training images, beside a
         `pixel_mask`.
+      marked: int64 (M,), indices of the training images that are labelled where few are, or None
+        where the set names none.
       column_names: of a table, whose rows (D columns) are images (N, D, 1, 1); None of images.
     """
 
@@ -82,6 +84,7 @@ class DataSet:
     pixel_mask: np.ndarray | None = None
     pixel_means: np.ndarray | None = None
     column_names: tuple[str, ...] | None = None
+    marked: np.ndarray | None = None
 
     @property
     def image_shape(self):
@@ -685,7 +688,18 @@ def _half_moons(name, data_dir, seed):
         None,
         test,
         _MOON_NAMES,
+        marked=_nearest(train, *generated.half_moon_anchors()),
     )
+
+
+def _nearest(split, points, labels):
+    """For each of some points (M, 2), the index of the nearest one of its class; ascending."""
+    chosen = []
+    for point, label in zip(points, labels):
+        members = np.flatnonzero(split.labels == label)
+        distances = np.linalg.norm(split.images[members, 0, :, 0] - point, axis=1)
+        chosen.append(members[np.argmin(distances)])
+    return np.unique(chosen).astype(np.int64)
 
 
 def _pv_simulated(name, data_dir, seed):

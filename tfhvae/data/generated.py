@@ -23,6 +23,15 @@ def half_moons(count, noise, rng):
     return (points + noise * rng.standard_normal((count, 2))).astype(np.float32), labels
 
 
+def half_moon_anchors():
+    """Both ends and the middle of each moon, without noise: `(points (6, 2), labels (6,))`. The
+    authors' code of Maaløe et al. 2016 labels six points there, set by hand."""
+    t = np.array([0.0, np.pi / 2, np.pi])
+    top = np.stack([np.cos(t), np.sin(t)], axis=1)
+    points = np.concatenate([top, [1, 0.5] - top])
+    return points.astype(np.float32), np.repeat(np.arange(2, dtype=np.int32), 3)
+
+
 def two_mode_potential(z):
     """U(z) of a density in the plane with two equal modes, p(z) = exp(-U(z)) / Z.
 
