@@ -1695,6 +1695,22 @@ def test_seeds_of_half_moons():
     np.testing.assert_allclose(levels, [5005.529, 2528.575], atol=2e-3)
 
 
+def test_marked_points_of_half_moons():
+    """Six points, three of each class, next to both ends and the middle of each moon: within three
+    standard deviations of the noise, of which 10,000 points leave less than one in between."""
+    moons = data.load("half_moons", seed=3)
+    assert len(moons.marked) == 6 and np.all(np.diff(moons.marked) > 0)
+    points, labels = moons.train.images[moons.marked, 0, :, 0], moons.train.labels[moons.marked]
+    assert np.bincount(labels).tolist() == [3, 3]
+    anchors = {0: [(1, 0), (0, 1), (-1, 0)], 1: [(0, 0.5), (1, -0.5), (2, 0.5)]}
+    for label, places in anchors.items():
+        distance = np.linalg.norm(
+            points[labels == label] - np.array(places)[:, np.newaxis], axis=-1
+        )
+        assert sorted(distance.argmin(1)) == [0, 1, 2] and distance.min(1).max() < 0.05
+    assert data.load("digits").marked is None
+
+
 def test_points_of_half_moons_without_noise():
     points, labels = generated.half_moons(7, 0, np.random.default_rng(0))
     assert points.dtype == np.float32 and labels.tolist() == [0, 1, 0, 1, 0, 1, 0]

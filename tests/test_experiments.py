@@ -458,6 +458,22 @@ def test_shorthands_and_overrides_reach_the_configuration():
     assert config.model.latent_dims == (5, 6)
 
 
+def test_marked_labels_are_those_of_the_data_set(tmp_path):
+    config = configuration.load(str(ROOT / "configs/paper/half_moons.py"))
+    run = experiments.Run(config, str(tmp_path / "a"))
+    np.testing.assert_array_equal(run.labelled, run.dataset.marked)
+    config.labels.num_labels = 8
+    with pytest.raises(RunError, match="num_labels of 6, .* half_moons marks. Received: 8"):
+        experiments.Run(config, str(tmp_path / "b"))
+    config.labels.choice = "nearest"
+    with pytest.raises(RunError, match="labels.choice 'nearest'"):
+        configuration.check(config)
+    config = configuration.base_config("m2", "digits")
+    config.labels.update(num_labels=10, choice="marked")
+    with pytest.raises(RunError, match="num_labels of 0, .* digits marks. Received: 10"):
+        experiments.Run(config, str(tmp_path / "c"))
+
+
 # Configurations --------------------------------------------------------------------------------
 
 
