@@ -466,7 +466,7 @@ def test_marked_labels_are_those_of_the_data_set(tmp_path):
     with pytest.raises(RunError, match="num_labels of 6, .* half_moons marks. Received: 8"):
         experiments.Run(config, str(tmp_path / "b"))
     config.labels.choice = "nearest"
-    with pytest.raises(RunError, match="labels.choice 'nearest'"):
+    with pytest.raises(RunError, match="labels.choice among: random, marked"):
         configuration.check(config)
     config = configuration.base_config("m2", "digits")
     config.labels.update(num_labels=10, choice="marked")
