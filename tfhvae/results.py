@@ -27,6 +27,9 @@ that repeats it stands below the table. This page is generated: `python -m tfhva
 |---|---|---|---|---|---|---|---|---|---|
 """
 
+# Figures that the page shows of a run, where it has them.
+_PICTURES = ("samples", "half_moons", "traversals_fixed", "gibbs_samples", "masked_reconstructions")
+
 # The models of a depth study, and their names in it.
 _FAMILIES = {"deep_vae": "VAE", "ladder_vae": "Ladder VAE", "prob_ladder": "prob. ladder"}
 
@@ -267,7 +270,7 @@ def _details(results, name, summary):
         )
     pictures = [  # a plane has no sheet of samples
         figure
-        for figure in ("samples", "half_moons", "training_curves")
+        for figure in (*_PICTURES, "training_curves")
         if os.path.exists(os.path.join(results, name, "figures", f"{figure}.png"))
     ]
     return (
