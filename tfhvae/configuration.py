@@ -506,6 +506,15 @@ def flatten(values, prefix=""):
     return flat
 
 
+def differences(ours, theirs):
+    """What to say of the fields in which two flat dictionaries differ, a list."""
+    return [
+        f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
 def load(path):
     """The configuration that `get_config()` of a Python file returns; `FILE.py:VARIANT` calls
     `get_config("VARIANT")`.

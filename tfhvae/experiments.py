@@ -494,11 +494,7 @@ class Run:
             configuration.flatten(comparable(json.loads(configuration.to_json(config))))
             for config in (self.config, configuration.from_json(path))
         )
-        different = [
-            f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
-            for name in sorted(ours.keys() | theirs.keys())
-            if ours.get(name) != theirs.get(name)
-        ]
+        different = configuration.differences(ours, theirs)
         if different:
             raise RunError(
                 f"{self.workdir} belongs to another experiment ({'; '.join(different)}): "
@@ -672,11 +668,7 @@ def check_initial_run(folder, config):
         configuration.flatten({part: c[part].to_dict() for part in ("model", "dataset")})
         for c in (config, theirs)
     )
-    different = [
-        f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    ]
+    different = configuration.differences(ours, theirs)
     if different:
         raise RunError(
             f"expected the model and data set of {folder}, received other ones: "

@@ -3,16 +3,16 @@
 
     python run_experiment.py --config=configs/paper/fame.py:dynamic_mnist --data_dir=DIR
     python run_experiment.py --config=configs/paper/fame.py:dynamic_mnist --data_dir=DIR \
-        --mixed_precision --epochs=20 --config.objective.warmup_epochs=10 --eval_samples=100 \
+        --mixed_precision --epochs=10 --config.objective.warmup_epochs=5 --eval_samples=100 \
         --config.evaluation.likelihood_images=1000
 
 Variants: dynamic_mnist, dynamic_mnist_no_concat, static_mnist and omniglot. Adam at 3e-4, one
 importance sample, temperature from 0.3 to 1 over 200 epochs. The paper names neither batch size nor
 epochs, and its table of layers is lost: both are ours, see docs/models/fame.md.
 
-Time on two cores: about 3 minutes an epoch with --mixed_precision (400 images/s), so a week for 500
-epochs and the evaluation with 5000 samples; a GPU (--device=gpu) makes it feasible. The second
-command is an hour's budget. Expected on convergence: within 0.5 nats of the published numbers.
+Time on two cores: 5 minutes an epoch with --mixed_precision (200 images/s, other programs beside it),
+so two days for 500 epochs, and days for the evaluation with 5000 samples; a GPU (--device=gpu) makes
+it feasible. The second command is the budget of results/README.md. Expected on convergence: within 0.5 nats of the published numbers.
 """
 
 from tfhvae.configuration import base_config, check_name

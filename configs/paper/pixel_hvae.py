@@ -7,9 +7,9 @@ Variants: dynamic_mnist, static_mnist and omniglot, each also with _vampprior. P
 -78.45 nats with a VampPrior (dynamic MNIST), -80.58 and -79.78 (static MNIST), -90.11 and -89.76
 (OMNIGLOT).
 
-Time on two cores: about 6 minutes an epoch with --mixed_precision (150 images/s; the pseudo-inputs
-pass through the encoder in every step), so days to early stopping; a GPU (--device=gpu) makes it
-feasible. Expected on convergence: within 0.5 nats of the published numbers.
+Time on two cores: not measured; the PixelCNN alone is as large as that of configs/paper/fame.py, and
+the pseudo-inputs pass through the encoder in every step, so days to early stopping; a GPU
+(--device=gpu) makes it feasible. Expected on convergence: within 0.5 nats of the published numbers.
 """
 
 from tfhvae.configuration import check_name, tomczak_welling

@@ -4,6 +4,7 @@
 believed is refused with the row named, or dropped and counted in a `Report`; nothing is guessed.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -505,10 +506,8 @@ class _Cleaner:
             raise RunError(f"expected a time zone. Received: {zone!r}") from error
         if local.isna().any():
             # The hour that comes twice in autumn is settled by the order of the rows, if it can be.
-            try:
+            with contextlib.suppress(ValueError):  # what stays NaT is refused below
                 local = naive.dt.tz_localize(zone, ambiguous="infer", nonexistent="NaT")
-            except ValueError:
-                pass  # what stays NaT is refused below
         frame = frame.assign(utc=local.dt.tz_convert("UTC").dt.as_unit("us"))
         return self._refuse(
             frame, local.isna(), f"time does not exist or comes twice in {zone}",

@@ -93,6 +93,8 @@ class Study:
             "conditions": self.names,
             "sum_of_values": float(f"{self.frame[columns].to_numpy(np.float64).sum():.9g}"),
         }
+        defaults = configuration.base_config(config.model.name, config.dataset.name)
+        self._defaults = configuration.flatten(json.loads(configuration.to_json(defaults)))
         self._claim()
         self._learners, self._perceptrons, self._jit_compile = {}, {}, jit_compile
 
@@ -101,13 +103,12 @@ class Study:
         path = os.path.join(self.out, "settings.json")
         plain = json.loads(json.dumps(self.settings))
         if os.path.exists(path):
-            theirs = configuration.flatten(files.read_json(path))
+            theirs = files.read_json(path)
+            # Fields that are newer than the folder have their defaults there.
+            theirs["model"] = {**self._defaults, **theirs["model"]}
+            theirs = configuration.flatten(theirs)
             ours = configuration.flatten(plain)
-            different = [
-                f"{name}={theirs.get(name)!r} there, {ours.get(name)!r} here"
-                for name in sorted(ours.keys() | theirs.keys())
-                if ours.get(name) != theirs.get(name)
-            ]
+            different = configuration.differences(ours, theirs)
             if different:
                 raise RunError(
                     f"{self.out} belongs to another study ({'; '.join(different[:3])}): choose "
