@@ -200,6 +200,10 @@ def test_supervised_study_goes_on_with_the_missing_parts(tmp_path):
     part = folder / "parts" / "mlr-iv-fold0.json"
     part.write_text(json.dumps({**json.loads(part.read_text()), "accuracy": 0.0}))
     (folder / "parts" / "mlr-iv-fold1.json").unlink()
+    # A field that is newer than the folder has its default there.
+    settings = json.loads((folder / "settings.json").read_text())
+    del settings["model"]["labels.choice"]
+    (folder / "settings.json").write_text(json.dumps(settings))
     again = studies.supervised(study_of(tmp_path, "supervised"), folds=2)
     assert again["rows"][0]["accuracy"] == pytest.approx(summary["rows"][0]["accuracy"] / 2, abs=2)
     assert (folder / "table.csv").read_text().startswith("model,inputs,paper,accuracy,std,folds")
