@@ -18,7 +18,7 @@ demo: $(VENV)/ready  ## set up, then train a VampPrior VAE on the embedded digit
 	$(BIN)/python run_experiment.py --model=vampprior
 
 test: $(VENV)/ready  ## set up, then run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: $(VENV)/ready  ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
