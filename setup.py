@@ -34,7 +34,15 @@ setup(
     ],
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "dev": ["build", "ipykernel", "nbclient", "nbformat", "pytest>=8", "pytest-xdist>=3.6", "ruff"],
+        "dev": [
+            "build",
+            "ipykernel",
+            "nbclient",
+            "nbformat",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff",
+        ],
         "pv": ["pandas>=2.2", "pvlib>=0.11", "pyarrow>=16"],
     },
     classifiers=[

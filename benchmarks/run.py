@@ -28,7 +28,9 @@ BATCH_SIZES = {**dict.fromkeys(MODELS, 100), "ladder_vae": 256}
 
 flags.DEFINE_boolean("quick", False, "fewer steps and repeats: faster, noisier")
 flags.DEFINE_list(
-    "only", [], "benchmarks among: startup, evaluation, memory, training, mixed_precision, sampling"
+    "only",
+    [],
+    "benchmarks among: startup, evaluation, memory, training, mixed_precision, sampling, labels",
 )
 flags.DEFINE_list("models", list(MODELS), "models of the training benchmark")
 flags.DEFINE_string("torch_python", sys.executable, "a Python that can import torch")
@@ -167,13 +169,11 @@ def compile_as_experiments_do(model, name, steps):
     )
 
 
-def fit(model, images, steps, batch_size, callbacks=()):
-    """A function that measures two epochs of Keras' `fit`, in images per second."""
+def fit(model, dataset, steps, batch_size, callbacks=()):
+    """A function that measures two epochs of Keras' `fit` on endless batches, in images per
+    second."""
     import keras
 
-    from tfhvae.data import pipeline
-
-    dataset = pipeline.training_batches(images, batch_size, 0, 0, "per_batch")
     done = 0
 
     class Stopwatch(keras.callbacks.Callback):
@@ -272,11 +272,13 @@ def training(quick, repeats):
     import plain_keras
 
     from tfhvae import training as training_module
+    from tfhvae.data import pipeline
 
     for name in flags.FLAGS.models:
         steps = 3 if name == "conv_hvae" else 50 if quick else 200
         batch_size = BATCH_SIZES[name]
         images = np.random.default_rng(0).random((steps * batch_size, *EVENT_SHAPE), np.float32)
+        dataset = pipeline.training_batches(images, batch_size, 0, 0, "per_batch")
         model, bare = make_model(name), make_model(name)
         compile_as_experiments_do(model, name, steps)
         compile_as_experiments_do(bare, name, steps)
@@ -291,9 +293,9 @@ def training(quick, repeats):
                 training_module.TensorBoardLog(os.path.join(folder, "tensorboard")),
             ]
             candidates = {
-                "fit": fit(model, images, steps, batch_size, callbacks),
+                "fit": fit(model, dataset, steps, batch_size, callbacks),
                 "bare": bare_loop(bare, images, steps, batch_size),
-                "plain": fit(plain_keras.build(name), images, steps, batch_size),
+                "plain": fit(plain_keras.build(name), dataset, steps, batch_size),
                 "peak": matrix_product(2048, 2048, 2048),
             }
             eager, process = torch_steps(name, max(2, steps // 10))
@@ -414,10 +416,12 @@ def mixed_precision(quick, repeats):
     import numpy as np
 
     from tfhvae import evaluation as evaluation_module
+    from tfhvae.data import pipeline
 
     for name in ("conv_hvae", "fame"):
         steps, batch_size = 3 if quick else 5, BATCH_SIZES.get(name, 100)
         images = np.random.default_rng(0).random((steps * batch_size, *EVENT_SHAPE), np.float32)
+        dataset = pipeline.training_batches(images, batch_size, 0, 0, "per_batch")
         models = {}
         for policy in ("float32", "mixed_bfloat16"):
             keras.mixed_precision.set_global_policy(policy)
@@ -425,7 +429,7 @@ def mixed_precision(quick, repeats):
             models[policy].set_weights(models["float32"].get_weights())
             compile_as_experiments_do(models[policy], name, steps)
         keras.mixed_precision.set_global_policy("float32")
-        candidates = {p: fit(model, images, steps, batch_size) for p, model in models.items()}
+        candidates = {p: fit(model, dataset, steps, batch_size) for p, model in models.items()}
         rates = take_turns(candidates, repeats)
         x = (images[:batch_size] < 0.5).astype(np.float32)
         elbo = [evaluation_module.bound_terms(m, x, 1)["elbo"].mean() for m in models.values()]
@@ -471,6 +475,43 @@ def sampling(quick, repeats):
     ]
 
 
+def labels(quick, repeats):
+    """The cost of an unknown y against the number of classes: enumerated, and one relaxed draw."""
+    import numpy as np
+
+    from tfhvae import configuration, models
+    from tfhvae import training as training_module
+    from tfhvae.data import pipeline
+    from tfhvae.objectives import SemiSupervisedObjective
+
+    config, batch_size = configuration.base_config("adgm", "dynamic_mnist"), 100
+    steps = 2 if quick else 10
+    rng = np.random.default_rng(0)
+    images = rng.random((steps * batch_size, *EVENT_SHAPE), np.float32)
+    for num_classes in (2, 10, 50) if quick else (2, 10, 50, 200):
+        y = np.arange(len(images)) % num_classes
+        dataset = pipeline.semi_supervised_batches(
+            images, y, np.arange(batch_size), batch_size, batch_size, 0, 0, "per_batch"
+        )
+        candidates = {}
+        for inference in ("enumerated", "gumbel"):
+            model = models.ADGM(EVENT_SHAPE, num_classes=num_classes, label_inference=inference)
+            model.compile(
+                training_module.make_optimizer(config.optimizer, steps, 100),
+                SemiSupervisedObjective(),
+                jit_compile=True,
+                steps_per_execution=pipeline.steps_per_execution(steps),
+            )
+            candidates[inference] = fit(model, dataset, steps, batch_size)
+        rates = take_turns(candidates, repeats)
+        name = f"adgm, {num_classes} classes"
+        for inference in candidates:
+            rate = statistics.median(rates[inference])
+            yield Row(f"{name}: y {inference}, unlabelled", rate, "images/s")
+        faster = ratio(rates, "gumbel", "enumerated")
+        yield Row(f"{name}: relaxed / enumerated", faster)
+
+
 BENCHMARKS = {
     "startup": startup,
     "evaluation": evaluation,
@@ -478,6 +519,7 @@ BENCHMARKS = {
     "training": training,
     "mixed_precision": mixed_precision,
     "sampling": sampling,
+    "labels": labels,
 }
 
 
