@@ -245,6 +245,33 @@ def test_half_finished_run_can_be_evaluated_and_then_goes_on(tmp_path):
     assert rest.evaluate()["epochs"] == 4
 
 
+def test_more_epochs_go_on_with_a_finished_run(tmp_path):
+    folder = str(tmp_path / "run")
+
+    def make(epochs, folder=folder, schedule="constant"):
+        config = small_config("vae", epochs)
+        config.optimizer.schedule, config.training.m1_epochs = schedule, 2
+        return experiments.Run(config, folder, hardware_options=GRAPH)
+
+    run = make(2)
+    run.train()
+    run.evaluate()
+    with pytest.raises(RunError, match="training.epochs=2 there, 1 here"):
+        make(1)
+    longer = make(4)
+    assert longer.state.epoch == 2 and not longer.has_trained
+    longer.train()
+    assert longer.evaluate()["status"] == "trained to the last epoch"
+    assert make(4).finished_summary["epochs"] == 4
+    at_once = make(4, str(tmp_path / "at_once"))
+    at_once.train()
+    for ours, theirs in zip(longer.model.get_weights(), at_once.model.get_weights()):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    make(2, str(tmp_path / "cosine"), "cosine").train()
+    with pytest.raises(RunError, match="training.epochs=2 there, 4 here"):
+        make(4, str(tmp_path / "cosine"), "cosine")
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
     with open(tmp_path / "lock", "w") as other:

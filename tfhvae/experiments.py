@@ -485,8 +485,9 @@ class Run:
             check_initial_run(folder, self.config)
 
     def _check_workdir(self):
-        """Refuses a folder that belongs to another experiment, before anything is done."""
-        path = self.path("config.json")
+        """Refuses a folder that belongs to another experiment, before anything is done. One that
+        only asks for more epochs goes on with it."""
+        path, self._is_longer = self.path("config.json"), False
         if not os.path.exists(path):
             return
         # Fields that are newer than the folder have their defaults there.
@@ -494,6 +495,12 @@ class Run:
             configuration.flatten(comparable(json.loads(configuration.to_json(config))))
             for config in (self.config, configuration.from_json(path))
         )
+        self._is_longer = (
+            ours["optimizer.schedule"] != "cosine"  # which depends on the number of epochs
+            and ours["training.epochs"] > theirs["training.epochs"]
+        )
+        if self._is_longer:
+            theirs["training.epochs"] = ours["training.epochs"]
         different = configuration.differences(ours, theirs)
         if different:
             raise RunError(
@@ -506,7 +513,7 @@ class Run:
         path = self.path("config.json")
         try:
             os.makedirs(self.workdir, exist_ok=True)
-            if self.is_chief and not os.path.exists(path):
+            if self.is_chief and (self._is_longer or not os.path.exists(path)):
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
