@@ -15,7 +15,7 @@ pytest.importorskip("pyarrow", reason="needs the extra [pv]")
 
 from sklearn.neural_network import MLPClassifier  # noqa: E402
 
-from tfhvae import configuration, files  # noqa: E402
+from tfhvae import configuration, data, files  # noqa: E402
 from tfhvae.errors import RunError  # noqa: E402
 from tfhvae.monitoring import __main__ as commands  # noqa: E402
 from tfhvae.monitoring import learning, plant, report, samples, studies  # noqa: E402
@@ -93,6 +93,27 @@ def test_splits_are_disjoint_complete_and_differ_by_fold():
     assert set(samples.monte_carlo_split(101, 3, 1)[1]) != set(test)
     rest, part = samples.random_part(train, 0.1, [3, 0])
     assert sorted([*rest, *part]) == sorted(train) and len(part) == 8
+
+
+def test_conditions_are_introduced_with_labels_and_others_with_one_row():
+    y = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [900, 40, 700]))
+    there, labelled = samples.introduced(y, 2, np.random.default_rng(1))
+    assert np.bincount(y[there]).tolist() == [900, 40, 1]
+    assert np.bincount(y[labelled]).tolist() == [500, 40, 1]
+    assert not (labelled & ~there).any()
+
+
+def test_data_set_with_two_conditions_known():
+    dataset = data.load("pv_simulated", split="known_2")
+    whole = data.load("pv_simulated")
+    counts = np.bincount(dataset.train.labels)
+    assert counts[2:].tolist() == [1] * 8
+    np.testing.assert_array_equal(counts[:2], np.bincount(whole.train.labels)[:2])
+    marked = np.bincount(dataset.train.labels[dataset.marked])
+    assert marked.tolist() == [500, 500] + [1] * 8
+    assert set(dataset.validation.labels) == {0, 1}
+    np.testing.assert_array_equal(dataset.test.images, whole.test.images)
+    assert "2 conditions known" in dataset.protocol and whole.marked is None
 
 
 def test_names_have_the_papers_order_and_labels_their_codes():

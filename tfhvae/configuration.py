@@ -251,7 +251,7 @@ def base_config(model, dataset):
                 "min_pixel_std": config_dict.placeholder(float),  # pixels below it are dropped
             },
             "labels": {  # of semi-supervised models
-                "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised, -1: all
+                "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised, -1: all (of that choice)
                 "choice": "random",  # which are labelled; "marked": those that the data set names
                 "seed": 0,  # which images are labelled, of a random choice
                 "batch_size": 100,  # labelled images beside each batch

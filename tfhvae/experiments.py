@@ -407,16 +407,16 @@ class Run:
             raise RunError(
                 "training with labels on several replicas is not built: expected distribute='none'"
             )
-        if count < 0:
-            return np.arange(len(dataset.train.labels))
         if config.labels.choice == "marked":
             marked = dataset.marked
-            if marked is None or len(marked) != count:
+            if marked is None or count not in (-1, len(marked)):
                 raise RunError(
                     f"expected num_labels of {0 if marked is None else len(marked)}, as many "
                     f"images as {dataset.name} marks. Received: {count}"
                 )
             return marked
+        if count < 0:
+            return np.arange(len(dataset.train.labels))
         return data.labelled_subset(
             dataset.train.labels, count, config.labels.seed, dataset.num_classes
         )

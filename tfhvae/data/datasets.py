@@ -152,7 +152,8 @@ def load(
         `pv_simulated`. Other splits are the same for every seed.
       binarization: None for the default, or "per_batch" or "per_epoch".
       split: None for the default, or "50k_10k_10k" or "60k_10k", for `small_norb`
-        "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k".
+        "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k", for
+        `pv_simulated` "all" or "known_1" to "known_6": so many conditions known.
       cameras: of `small_norb`, "left" (default) or "both", side by side.
       dequantization: of `small_norb`, `svhn` and `celeba`, "uniform" (default) or "none".
       crop: of `celeba`, side of the square in the middle, "140" (default) or "108".
@@ -702,9 +703,11 @@ def _nearest(split, points, labels):
     return np.unique(chosen).astype(np.int64)
 
 
-def _pv_simulated(name, data_dir, seed):
+def _pv_simulated(name, data_dir, seed, split):
     # By name, and only when asked for: the monitoring of plants stands above all other parts.
-    return importlib.import_module("tfhvae.monitoring.samples").simulated(name, data_dir, seed)
+    return importlib.import_module("tfhvae.monitoring.samples").simulated(
+        name, data_dir, seed, split
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -718,6 +721,7 @@ class _Recipe:
 
 _REDRAW = {"binarization": tuple(_DRAWN)}
 _MNIST_SPLIT = {"split": tuple(_MNIST_LAYOUT)}
+_PV_SPLIT = {"split": ("all", *(f"known_{number}" for number in range(1, 7)))}
 
 _RECIPES = {
     "digits": _Recipe(
@@ -782,10 +786,12 @@ _RECIPES = {
     "pv_simulated": _Recipe(
         "a photovoltaic plant in ten conditions, simulated, six columns; needs the extra [pv]",
         _pv_simulated,
+        _PV_SPLIT,
     ),
     "pv_simulated_iv": _Recipe(
         "the same plant, current and voltage only; needs the extra [pv]",
         _pv_simulated,
+        _PV_SPLIT,
     ),
 }
 

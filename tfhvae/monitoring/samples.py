@@ -11,6 +11,7 @@ from tfhvae.monitoring.simulate import COLUMNS, CONDITIONS, simulate
 INPUTS = {"iv": ("I", "V"), "all": COLUMNS}  # the paper's simple and complex monitoring
 LABEL = "condition"
 UNKNOWN = -1  # the class of a row without a label
+PROGRESSIVE_LABELS = 500  # of a condition once it is known
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of all rows, and of those that are not for the test
 _MIN_STD = 1e-6
 
@@ -135,9 +136,33 @@ def random_part(indices, share, seed):
     return np.sort(order[num:]), np.sort(order[:num])
 
 
-def simulated(name, data_dir, seed):
+def introduced(y, num_known, rng):
+    """Which training rows there are once the first `num_known` conditions are known, and which of
+    them have a label: masks `[N]`, `[N]` (Maaløe et al. 2018, experiment (iii)).
+
+    There are all rows of the known conditions, `PROGRESSIVE_LABELS` of each with a label (all, where
+    there are fewer), and of every other condition one row with its label.
+
+    Args:
+      y: classes `[N]`.
+      num_known: how many.
+      rng: NumPy generator that chooses the rows.
+    """
+    is_there = y < num_known
+    labelled = np.zeros(len(y), bool)
+    for code in range(y.max() + 1):
+        members = rng.permutation(np.flatnonzero(y == code))
+        labelled[members[: PROGRESSIVE_LABELS if code < num_known else 1]] = True
+    return is_there | labelled, labelled
+
+
+def simulated(name, data_dir, seed, split):
     """The data sets "pv_simulated" and "pv_simulated_iv": two months of a simulated plant, split at
     random into 72/8/20 %.
+
+    Args:
+      split: "all", or "known_N": training rows as of `introduced`, which `DataSet.marked` names
+        where they have a label, and validation rows of the first N conditions. Test rows are of all.
 
     Raises:
       DataError: without the extra [pv].
@@ -151,15 +176,22 @@ def simulated(name, data_dir, seed):
     values, y = frame[list(columns)].to_numpy(), codes_of(frame, CONDITIONS)
     train, test = monte_carlo_split(len(frame), seed, 0)
     train, validation = random_part(train, VALIDATION_SHARE, [seed, 0])
-    scale = Standardisation.of(values[train], columns)
+    scale, marked = Standardisation.of(values[train], columns), None
+    if split != "all":
+        num_known = int(split.removeprefix("known_"))
+        there, labelled = introduced(y[train], num_known, np.random.default_rng([seed, 0x9206, 0]))
+        train, marked = train[there], np.flatnonzero(labelled[there])
+        validation = validation[y[validation] < num_known]
     parts = (Split(scale(values[part]), y[part]) for part in (train, validation, test))
     return DataSet(
         name,
         f"simulated plant, {', '.join(columns)} standardised, "
-        f"{len(train):,}/{len(validation):,}/{len(test):,} (random split), drawn once (seed {seed})",
+        f"{len(train):,}/{len(validation):,}/{len(test):,} (random split"
+        f"{'' if split == 'all' else f', {num_known} conditions known'}), drawn once (seed {seed})",
         "gaussian",
         None,
         *parts,
         tuple(CONDITIONS),
         column_names=columns,
+        marked=marked,
     )
