@@ -232,6 +232,38 @@ def test_supervised_study_goes_on_with_the_missing_parts(tmp_path):
         study_of(tmp_path, "supervised", seed=1)
 
 
+def test_part_that_another_process_does_is_left_to_it(tmp_path):
+    study, done = study_of(tmp_path, "supervised"), []
+    claim = (
+        "import sys; from tfhvae.monitoring import studies; lock = open(sys.argv[1], 'w');"
+        "print(studies._claim(lock, 'first'), flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", claim, tmp_path / "supervised" / "lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert other.stdout.readline() == "True\n"
+
+    def first():
+        done.append("first")
+        return {"number": 1}, {"x": np.arange(3)}
+
+    def second():
+        done.append("second")
+        other.kill()  # which gives back what it has claimed
+        other.wait()
+        return {"number": 2}, {}
+
+    records = study.run({"first": first, "second": second}, "part")
+    assert done == ["second", "first"]
+    assert records == {"first": {"number": 1}, "second": {"number": 2}}
+    np.testing.assert_array_equal(study.arrays("first")["x"], np.arange(3))
+    assert study.run({"second": first, "first": first}, "part") == records and len(done) == 2
+
+
 def test_label_study_has_a_row_for_every_count(tmp_path):
     summary = studies.labels(study_of(tmp_path, "labels"), draws=2, counts=(20, 40))
     cells = [(row["model"], row["labels"], row["draws"]) for row in summary["rows"]]

@@ -11,7 +11,9 @@
 """
 
 import argparse
+import contextlib
 import os
+import subprocess
 import sys
 
 from tfhvae import configuration, files, startup
@@ -37,6 +39,7 @@ def main(arguments=None):
       RunError, DataError: one line for the person who typed it.
     """
     options = _parser().parse_args(arguments)
+    options.typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options.command(options)
     except ModuleNotFoundError as error:
@@ -154,6 +157,10 @@ def _parser():
     own.add_argument(
         "--false_alarm_rate", type=_share, default=0.01, metavar="SHARE",
         help="of progressive, behind its threshold (default: 0.01)",
+    )  # fmt: skip
+    own.add_argument(
+        "--processes", type=_positive, default=1, metavar="N",
+        help="train N models at a time, on their share of the threads (default: 1)",
     )  # fmt: skip
     _add_training_options(own)
     return parser
@@ -429,6 +436,8 @@ def _experiment(options):
 
         frame = simulate(days=options.days, seed=options.seed)
         source = f"simulated, {options.days} days, seed {options.seed}"
+    if options.processes > 1 and not options.threads:
+        options.threads = max(1, (os.cpu_count() or 1) // options.processes)
     _start(options)
     from tfhvae.monitoring import studies
 
@@ -443,15 +452,36 @@ def _experiment(options):
     if options.study == "progressive":
         settings["false_alarm_rate"] = options.false_alarm_rate
     study = studies.Study(frame, options.out, options.study, settings, config)
-    if options.study == "supervised":
-        summary = studies.supervised(study, options.folds)
-    elif options.study == "labels":
-        counts = options.counts or studies.LABEL_COUNTS
-        summary = studies.labels(study, options.draws or 10, counts)
-    else:
-        summary = studies.progressive(study, options.draws or 1, options.false_alarm_rate)
+    with _helpers(options):
+        if options.study == "supervised":
+            summary = studies.supervised(study, options.folds)
+        elif options.study == "labels":
+            counts = options.counts or studies.LABEL_COUNTS
+            summary = studies.labels(study, options.draws or 10, counts)
+        else:
+            summary = studies.progressive(study, options.draws or 1, options.false_alarm_rate)
     _print_table(summary)
     print(f"study's folder: {options.out}")
+
+
+@contextlib.contextmanager
+def _helpers(options):
+    """Processes that do the same study beside this one, as if typed in other terminals."""
+    command = [sys.executable, "-m", "tfhvae.monitoring", *options.typed]
+    command += ["--processes=1", f"--threads={options.threads}"]
+    log = os.path.join(options.out, "helper-{}.log")
+    helpers = []
+    try:
+        for number in range(1, options.processes):
+            with open(log.format(number), "w") as file:
+                helpers.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
+        yield
+    finally:
+        for number, helper in enumerate(helpers, 1):
+            if helper.poll():
+                print(f"a process ended early, see {log.format(number)}", file=sys.stderr)
+            helper.terminate()
+            helper.wait()
 
 
 def _print(values):

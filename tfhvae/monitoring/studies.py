@@ -6,13 +6,16 @@ numbers.
     progressive   conditions become known one after the other: accuracy, bound, anomalies
 
 Every trained model leaves a file in the folder's `parts`; a study that was stopped goes on with the
-parts that are missing.
+parts that are missing, and processes that run the same study share them.
 """
 
 import csv
+import fcntl
 import io
 import json
 import os
+import time
+import zlib
 
 import numpy as np
 
@@ -169,23 +172,37 @@ class Study:
 
     def run(self, jobs, unit):
         """The records of all `{name: function -> (record, arrays)}`, from files where there are
-        some."""
-        records = {}
-        progress = bar(len(jobs), self.kind, unit)
-        for name, job in jobs.items():
-            path = os.path.join(self.out, "parts", f"{name}.json")
-            if not os.path.exists(path):
-                progress.set_postfix_str(name)
-                record, arrays = job()
-                if arrays:
-                    array_path = os.path.join(self.out, "parts", f"{name}.npz")
-                    with files.atomic_path(array_path) as temporary, open(temporary, "wb") as file:
-                        np.savez_compressed(file, **arrays)
-                files.write_json(path, record)
-            records[name] = files.read_json(path)
-            progress.update(1)
+        some. Processes with the same folder share the work: each does what no other is doing."""
+        records, progress = {}, bar(len(jobs), self.kind, unit)
+        with open(os.path.join(self.out, "lock"), "w") as lock:
+            while len(records) < len(jobs):
+                for name in jobs:
+                    if name not in records and os.path.exists(self._path(name)):
+                        records[name] = files.read_json(self._path(name))
+                        progress.update(1)
+                missing = [name for name in jobs if name not in records]
+                name = next((name for name in missing if _claim(lock, name)), None)
+                if name is None:  # all that is missing, others are doing
+                    time.sleep(1.0 if missing else 0.0)
+                    continue
+                try:
+                    if not os.path.exists(self._path(name)):
+                        progress.set_postfix_str(name)
+                        self._write(name, *jobs[name]())
+                finally:
+                    _give_back(lock, name)
         progress.close()
-        return records
+        return {name: records[name] for name in jobs}
+
+    def _path(self, name):
+        return os.path.join(self.out, "parts", f"{name}.json")
+
+    def _write(self, name, record, arrays):
+        if arrays:
+            path = os.path.join(self.out, "parts", f"{name}.npz")
+            with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.savez_compressed(file, **arrays)
+        files.write_json(self._path(name), record)
 
     def arrays(self, name):
         with np.load(os.path.join(self.out, "parts", f"{name}.npz"), allow_pickle=False) as archive:
@@ -446,6 +463,20 @@ def progressive(study, draws, false_alarm_rate, num_classes=PROGRESSIVE_CLASSES)
         "paper_threshold": PUBLISHED_THRESHOLD,
     }
     return study.finish(rows, figures, extra)
+
+
+def _claim(lock, name):
+    """Whether this process may do a part; a process that ends, however it does, gives back what it
+    has claimed."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, zlib.crc32(name.encode()))
+    except (BlockingIOError, PermissionError):  # as systems have it
+        return False
+    return True
+
+
+def _give_back(lock, name):
+    fcntl.lockf(lock, fcntl.LOCK_UN, 1, zlib.crc32(name.encode()))
 
 
 def _accuracy(predictions, y):
