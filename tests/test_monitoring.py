@@ -472,6 +472,7 @@ def test_commands_from_log_to_report(fitted, tmp_path, capsys):
     [
         (["fit", "log.csv"], "one of the arguments --out --update is required"),
         (["fit", "none.csv", "--out=new"], "none.csv"),
+        (["simulate", "--out=p.csv", "--days=6"], "expected days enough for"),
         (
             ["score", "none.csv", "--model=nowhere", "--out=s.csv"],
             "nowhere holds no fitted monitor",

@@ -297,15 +297,22 @@ def _settings(folder):
         raise RunError(f"{path} is not readable: {error}") from error
 
 
+def _simulated(options):
+    from tfhvae.monitoring.simulate import simulate
+
+    try:
+        return simulate(days=options.days, seed=options.seed)
+    except ValueError as error:  # --days
+        raise RunError(str(error)) from error
+
+
 def _simulate(options):
     import numpy as np
-
-    from tfhvae.monitoring.simulate import simulate
 
     ending = os.path.splitext(options.out)[1].lower()
     if ending not in (".csv", ".parquet"):
         raise RunError(f"expected an --out ending in .csv or .parquet. Received: {options.out}")
-    frame = simulate(days=options.days, seed=options.seed)
+    frame = _simulated(options)
     if options.conditions:
         samples.codes_of(frame, known := list(frame[samples.LABEL].cat.categories))
         strange = [name for name in options.conditions if name not in known]
@@ -432,9 +439,7 @@ def _experiment(options):
         frame = _read(options.log, _log_arguments(options))
         source = ", ".join(os.path.basename(path) for path in options.log)
     else:
-        from tfhvae.monitoring.simulate import simulate
-
-        frame = simulate(days=options.days, seed=options.seed)
+        frame = _simulated(options)
         source = f"simulated, {options.days} days, seed {options.seed}"
     if options.processes > 1 and not options.threads:
         options.threads = max(1, (os.cpu_count() or 1) // options.processes)
