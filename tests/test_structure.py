@@ -1,6 +1,7 @@
 """The shape of the code: imports run one way, importing is cheap, documentation runs as written."""
 
 import ast
+import json
 import pathlib
 import re
 import subprocess
@@ -97,3 +98,12 @@ def test_documented_configurations_exist(page):
     text = page.read_text()
     for path in re.findall(r"configs/(?:paper/)?\w+\.py", text):
         assert (ROOT / path).exists() or "NAME" in path or "two_block" in path, path
+
+
+def test_numbers_of_the_readme_are_those_of_the_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\[(-\d+\.\d+)\]\((results/[^)]+)\)", text)
+    assert len(numbers) > 5
+    for number, folder in numbers:
+        summary = json.loads((ROOT / folder / "summary.json").read_text())
+        assert float(number) == round(summary["test/log_likelihood"], 2), folder
