@@ -615,7 +615,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "dataset": "dynamic_mnist", "epochs": 200, "budget": 200, "bn": "all", "warmup": 100,
         "bounds": (-85.0, -88.0), "active": None, "status": "trained to the last epoch",
         "protocol": "dynamic", "initial_run": None, "latents": LATENTS[:depth], "importance": 1,
-        "samples": 5000,
+        "samples": 5000, "published": None, "published_protocol": "", "seeds": (0, 0), "error": None,
     } | options  # fmt: skip
     log_likelihood, elbo = options["bounds"]
     config = {
@@ -626,6 +626,9 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         },
         "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
         "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
+        "seed": options["seeds"][0],
+        "labels": {"seed": options["seeds"][1]},
+        "evaluation": {"num_samples": options["samples"]},
     }
     sites = [f"z{i + 1}" for i in range(len(options["latents"]))]
     summary = {
@@ -634,13 +637,18 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "test/log_likelihood": log_likelihood, "test/log_likelihood_stderr": 0.2,
         "test/eval_samples": options["samples"], "test/elbo": elbo, "test/log_px": -60.0,
         "best_epoch": options["epochs"], "status": options["status"], "train_seconds": 60.0,
-        "published/log_likelihood": None, "published/source": "", "published/protocol": "",
-        "command": "python run_experiment.py", "commit": "abc",
+        "published/log_likelihood": options["published"], "published/source": "",
+        "published/protocol": options["published_protocol"], "command": "python run_experiment.py", "commit": "abc",
     }  # fmt: skip
     for site, active in zip(sites, options["active"] or [None] * len(sites), strict=True):
         summary |= {f"test/kl/{site}": 1.0, f"test/active_units/{site}": 2}
         if options["active"]:
             summary[f"test/active_units_kl/{site}"] = active
+    if options["error"] is not None:
+        summary |= {
+            "test/error_percent": options["error"], "test/error_percent_stderr": 0.1,
+            "num_labels": 100, "published/error_percent": 0.96,
+        }  # fmt: skip
     run = folder / name
     run.mkdir()
     (run / "config.json").write_text(json.dumps(config))
@@ -803,6 +811,30 @@ def test_a_study_of_one_depth_has_tables_and_no_figure(tmp_path):
     text = results.table(tmp_path)
     assert "Depth study" in text and "bounds by depth" not in text
     assert cells(text, "latents")[0][0] == "latents" and not list(tmp_path.glob("*.png"))
+
+
+def test_runs_that_can_be_compared_are_drawn_beside_the_published_numbers(tmp_path, monkeypatch):
+    seen = []
+    draw = plotting.against_published
+    monkeypatch.setattr(plotting, "against_published", lambda runs: seen.append(runs) or draw(runs))
+    record(tmp_path, "a", published=-84.0)
+    record(tmp_path, "b", published=-2000.0, published_protocol="other formulas: not comparable")
+    record(tmp_path, "c", depth=2)
+    assert "](published.png)" in results.table(tmp_path)
+    assert seen == [{"a": (-85.0, 0.2, -84.0)}] and (tmp_path / "published.png").exists()
+
+
+def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):
+    record(tmp_path, "adgm_0", "adgm", error=1.0)
+    record(tmp_path, "adgm_1", "adgm", error=1.5, seeds=(0, 1))
+    record(tmp_path, "adgm_2", "adgm", error=2.0, seeds=(3, 2), samples=7)
+    record(tmp_path, "short", "adgm", error=9.0, budget=3)
+    text = section(results.table(tmp_path), "Few labels")
+    assert cells(text, "adgm") == [
+        ["adgm", "dynamic_mnist", "100", "1.50 ± 0.50", "0.96", "200",
+         "[1.00](adgm_0), [1.50](adgm_1), [2.00](adgm_2)"],
+        ["adgm", "dynamic_mnist", "100", "9.00", "0.96", "200", "[9.00](short)"],
+    ]  # fmt: skip
 
 
 def test_a_record_without_configuration_is_left_out_of_the_study(study):

@@ -179,6 +179,10 @@ CALLS = {
         {f"variant {i} of a model": [[1, -86.0 - i], [5, -84.0]] for i in range(7)},
         5000,
     ),
+    "against_published/one": lambda: plotting.against_published({"a": (-85.0, None, -84.0)}),
+    "against_published/many": lambda: plotting.against_published(
+        {f"model_{i}_on_some_data": (-85.0 + i, 0.2, -83.0) for i in range(12)}
+    ),
     "active_units/many": lambda: plotting.active_units(
         {f"z{i}": images(9, seed=i) for i in range(12)}
     ),

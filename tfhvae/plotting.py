@@ -1104,6 +1104,38 @@ def depth_study(elbo, log_likelihood, samples=None, title="Depth study"):
     return _laid_out(figure)
 
 
+def against_published(runs, title="Ours against the published numbers"):
+    """How far runs are from the published log-likelihoods, a line per run.
+
+    Args:
+      runs: `{name: (ours, standard error, published)}`, test log-likelihoods in nats; a standard
+        error may be None.
+    """
+    _check_not_empty(runs, "runs")
+    values = np.array([[ours, error or 0.0, theirs] for ours, error, theirs in runs.values()])
+    _checked_finite(values, "runs", "[N, 3]")
+    gaps = values[:, 0] - values[:, 2]
+    order = np.argsort(gaps)  # the best above
+    figure, (ax,) = _panels(1, title, width=7.5, height=1.2 + 0.3 * len(runs))
+    ax.axvline(0.0, color=SLATE, linewidth=1.2)
+    places = np.arange(len(runs))
+    ax.hlines(places, np.minimum(gaps[order], 0.0), np.maximum(gaps[order], 0.0), color="0.8")
+    options = {"fmt": "o", "color": BLUE, "markersize": 5, "zorder": 3}
+    ax.errorbar(gaps[order], places, xerr=values[order, 1], **options)
+    for place, index in zip(places, order):
+        ax.annotate(
+            f"{_decimal(values[index, 0])} ({_decimal(values[index, 2])})",
+            (1.01, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+        )
+    ax.margins(x=0.08, y=0.5 / len(runs))
+    ax.set_yticks(places, [list(runs)[index] for index in order], fontsize=_TEXT_SIZE)
+    _set_heading(ax, None, x="nats above the published number; beside it: ours (published)")
+    return _laid_out(figure)
+
+
 def to_rgb_array(figure):
     """The figure's pixels, uint8 `[H, W, 3]`."""
     canvas = FigureCanvasAgg(figure)

@@ -5,6 +5,7 @@ python -m tfhvae.results add RUN_FOLDER [results]
 python -m tfhvae.results table [results]
 """
 
+import json
 import os
 import shutil
 import sys
@@ -87,6 +88,8 @@ def table(results):
         raise RunError(f"there is no run below {results}: add one with 'add RUN_FOLDER'")
     rows = [_row(name, summary) for name, summary in records]
     text = _HEADER + "\n".join(rows) + "\n\n"
+    text += _comparison(results, records)
+    text += _few_labels(results, records)
     text += "".join(_depth_studies(results, records))
     text += "\n".join(_details(results, *record) for record in records)
     notes = os.path.join(results, "NOTES.md")
@@ -95,6 +98,58 @@ def table(results):
             text += "\n" + file.read()
     files.write_text(os.path.join(results, "README.md"), text)
     return text
+
+
+def _comparison(results, records):
+    """A figure of all runs whose published number is one of the same kind, `published.png`."""
+    runs = {
+        name: (
+            summary["test/log_likelihood"],
+            summary["test/log_likelihood_stderr"],
+            summary["published/log_likelihood"],
+        )
+        for name, summary in records
+        if summary["published/log_likelihood"] is not None
+        and "not comparable" not in summary["published/protocol"]
+    }
+    if not runs:
+        return ""
+    plotting.save(plotting.against_published(runs), os.path.join(results, "published.png"))
+    return "![ours against the published numbers](published.png)\n\n"
+
+
+def _few_labels(results, records):
+    """A table of the classification errors; runs that differ in their seeds only share a row."""
+    groups = {}
+    for name, summary in records:
+        if "test/error_percent" in summary:
+            config = files.read_json(os.path.join(results, name, "config.json"))
+            del config["seed"], config["labels"]["seed"], config["evaluation"]
+            groups.setdefault(json.dumps(config, sort_keys=True), []).append((name, summary))
+    if not groups:
+        return ""
+    rows = [("model", "data", "labels", "error, %", "published, %", "epochs", "runs")]
+    for group in groups.values():
+        names, summaries = zip(*group)
+        errors = [summary["test/error_percent"] for summary in summaries]
+        spread = f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else ""
+        first = summaries[0]
+        published = first.get("published/error_percent")
+        rows.append(
+            (
+                first["model"],
+                first["dataset"],
+                first["num_labels"],
+                f"{np.mean(errors):.2f}{spread}",
+                "–" if published is None else f"{published:.2f}",
+                _joined(sorted({summary["epochs"] for summary in summaries}), ", "),
+                ", ".join(f"[{error:.2f}]({name})" for name, error in zip(names, errors)),
+            )
+        )
+    return (
+        "## Few labels\n\nError of q(y|x) on the test images, of runs that differ in their seeds "
+        "the mean and the standard deviation over runs.\n\n" + _markdown(rows) + "\n"
+    )
 
 
 def _depth_studies(results, records):
