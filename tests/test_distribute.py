@@ -67,7 +67,7 @@ found["weights_differ_by"] = max(
 
 
 # Steps on an odd number of images, and a validation batch of one
-class OneDevice(models.VAE):
+class OneDevice:
     \"\"\"Draws on one device what two replicas draw.\"\"\"
 
     def _step_seed(self, step, *stream):
@@ -109,8 +109,67 @@ def trained(make, strategy):
     return state
 
 
+class OneVAE(OneDevice, models.VAE):
+    pass
+
+
 found["two"] = trained(models.VAE, strategy)
-found["one"] = trained(OneDevice, tf.distribute.get_strategy())
+found["one"] = trained(OneVAE, tf.distribute.get_strategy())
+
+
+# The same with labels
+class OneM2(OneDevice, models.M2):
+    pass
+
+
+class OneObjective(objectives.SemiSupervisedObjective):
+    def noise(self, model, seed, batch):
+        (x_labelled, y), x = batch
+        parts = [
+            super(OneObjective, self).noise(model, s, ((a, y), b))
+            for s, a, b in zip(seed, tf.split(x_labelled, 2), tf.split(x, 2))
+        ]
+        return tf.nest.map_structure(lambda *noise: tf.concat(noise, 1), *parts)
+
+
+def trained_with_labels(make, make_objective, strategy):
+    keras.utils.set_random_seed(1)
+    images = np.random.default_rng(0).uniform(size=[20, 4, 4, 1]).astype(np.float32)
+    y = np.arange(20) % 3
+    with strategy.scope():
+        model = make((4, 4, 1), num_classes=3, latent_dim=3, hidden_units=(5,))
+        model.compile(
+            keras.optimizers.Adam(0.01, epsilon=1e-3, global_clipnorm=1.0),
+            make_objective(alpha=3.0),
+            jit_compile=False,
+        )
+    batches = pipeline.semi_supervised_batches(images, y, np.arange(6), 8, 4, 0, 0, "per_batch")
+    validation = pipeline.evaluation_batches(images[:9], 4, labels=y[:9])
+    history = model.fit(
+        hardware.for_replicas(strategy, batches, endless=True),
+        steps_per_epoch=2,
+        epochs=3,
+        validation_data=hardware.for_replicas(strategy, validation),
+        validation_steps=3,
+        verbose=0,
+        shuffle=False,
+    ).history
+    state = {name: [float(v) for v in values] for name, values in history.items()}
+    state["weights"] = [w.numpy().tolist() for w in model.weights]
+    return state
+
+
+found["two with labels"] = trained_with_labels(
+    models.M2, objectives.SemiSupervisedObjective, strategy
+)
+found["one with labels"] = trained_with_labels(OneM2, OneObjective, tf.distribute.get_strategy())
+
+config = configuration.base_config("m2", "digits")
+config.labels.num_labels, config.training.batch_size = 50, 99
+try:
+    experiments.Run(config, workdir + "-odd", hardware_options=options)
+except experiments.RunError as error:
+    found["refused"] = str(error)
 
 # Batch normalisation, whose averages are assigned within the compiled part of a step
 from tfhvae import training
@@ -231,7 +290,18 @@ def test_a_mirrored_run_learns(mirrored):
 def test_two_replicas_compute_what_one_device_computes(mirrored):
     """Given the same noise: gradients, limited by their global norm, and every mean, with batches
     that cannot be halved and a replica that is left without images."""
-    one, two = mirrored["one"], mirrored["two"]
+    compare(mirrored["one"], mirrored["two"])
+
+
+def test_two_replicas_learn_from_labels_as_one_device_does(mirrored):
+    one, two = mirrored["one with labels"], mirrored["two with labels"]
+    assert {"cross_entropy", "bound_labelled", "val_error_percent"} <= one.keys()
+    compare(one, two)
+    assert "expected multiples of 2, the number of replicas" in mirrored["refused"]
+    assert "99 unlabelled and 50 labelled" in mirrored["refused"]
+
+
+def compare(one, two):
     assert one.keys() == two.keys()
     assert max(one["gradient_norm"]) > 1.0
     for name in one:

@@ -78,6 +78,7 @@ class Run:
             **{name: value for name, value in config.dataset.items() if name != "name"},
         )
         self.labelled = self._labelled_images()
+        self._check_replicas()
         with _one_line_errors():
             self.steps = pipeline.steps_per_epoch(
                 len(self.dataset.train.images),
@@ -403,10 +404,6 @@ class Run:
                 f"expected model.num_classes of {dataset.num_classes}, the classes of "
                 f"{dataset.name}, where there are labels. Received: {config.model.num_classes}"
             )
-        if self.hardware.distribute != "none":
-            raise RunError(
-                "training with labels on several replicas is not built: expected distribute='none'"
-            )
         if config.labels.choice == "marked":
             marked = dataset.marked
             if marked is None or count not in (-1, len(marked)):
@@ -420,6 +417,20 @@ class Run:
         return data.labelled_subset(
             dataset.train.labels, count, config.labels.seed, dataset.num_classes
         )
+
+    def _check_replicas(self):
+        """Refuses batches with labels that the replicas cannot share evenly: labelled images weigh
+        as much as they do on one device only if each has the same part of both."""
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1 or not self._trains_with_labels:
+            return
+        labelled = min(len(self.labelled), self.config.labels.batch_size)
+        if labelled % replicas or self.config.training.batch_size % replicas:
+            raise RunError(
+                f"expected multiples of {replicas}, the number of replicas. Received: "
+                f"{self.config.training.batch_size} unlabelled and {labelled} labelled images in "
+                "a batch (training.batch_size, labels.batch_size)"
+            )
 
     @property
     def _trains_with_labels(self):

@@ -91,7 +91,8 @@ def for_replicas(strategy, batches, endless=False):
     on one device.
 
     Args:
-      batches: a `tf.data.Dataset` of tensors `[B, ...]`, equal in every process.
+      batches: a `tf.data.Dataset` of tensors `[B, ...]`, or nested tuples of them, equal in every
+        process.
       endless: whether there is no last batch, which saves asking for it at every step.
 
     Returns:
@@ -113,9 +114,10 @@ def for_replicas(strategy, batches, endless=False):
                 own = tf.ensure_shape(own, [x.shape[0] // replicas, *x.shape[1:]])
             return own
 
-        def parts(x):
+        def parts(*batch):
+            batch = batch[0] if len(batch) == 1 else batch
             own = tf.data.Dataset.range(first, first + local)
-            return own.map(lambda replica: part(x, replica))
+            return own.map(lambda r: tf.nest.map_structure(lambda x: part(x, r), batch))
 
         divided = batches.flat_map(parts)
         if endless:
