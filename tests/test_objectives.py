@@ -44,6 +44,7 @@ def images(batch, distinct=4):
         ({"gradient": "score"}, "gradient='score'"),
         ({"free_bits": -1.0, "kl": "analytic"}, "free_bits=-1.0"),
         ({"free_bits": 0.1}, "kl='sampled'"),
+        ({"weight_decay": -0.1}, "weight_decay=?.*-0.1"),
         ({"kl": "analytic", "num_importance": 5}, "num_importance=5"),
         ({"kl": "analytic", "gradient": "sticking_the_landing"}, "sticking_the_landing"),
         ({"gradient": "sticking_the_landing", "num_importance": 5}, "doubly_reparameterized"),
@@ -129,6 +130,23 @@ def test_beta_of_the_step_weighs_the_latent_terms():
         np.testing.assert_allclose(scalars["beta"], beta)
         np.testing.assert_allclose(scalars["bound"], expected, rtol=1e-5)
         np.testing.assert_allclose(loss, -expected, rtol=1e-5)
+
+
+def test_weight_decay_is_a_normal_prior_on_kernels():
+    """For N images, N times the loss is minus the log-posterior of the weights, up to a constant:
+    its gradient has w / std² more."""
+    x, num_images, std = images(4), 50, 0.5
+    gradients = []
+    for decay in (0.0, 1.0 / (num_images * std**2)):
+        keras.utils.set_random_seed(1)
+        model = MODELS["vae"]()
+        model.compile(keras.optimizers.Adam(), Objective(weight_decay=decay), jit_compile=False)
+        gradients.append(model._gradients(x, model.noise(0, 4))[0])
+    for variable, without, with_prior in zip(model.trainable_variables, *gradients):
+        expected = variable / std**2 if len(variable.shape) > 1 else tf.zeros_like(variable)
+        actual = num_images * (with_prior - without)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=2e-3)
+    assert any(len(v.shape) > 1 for v in model.trainable_variables)
 
 
 def test_scalars_have_the_announced_names():

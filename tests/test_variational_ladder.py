@@ -340,11 +340,11 @@ def test_exponential_warmup():
 def test_one_warmup_at_a_time():
     config = configuration.base_config("vlae", "digits")
     config.objective.exponential_warmup_steps = 100
-    objective = experiments.make_objective(config.objective, 10)
+    objective = experiments.make_objective(config.objective, 10, 100)
     assert isinstance(objective.beta, ExponentialWarmup) and objective.beta.steps == 100
     config.objective.warmup_epochs = 5
     with pytest.raises(ValueError, match="at most one of .* Received: 5 and 100"):
-        experiments.make_objective(config.objective, 10)
+        experiments.make_objective(config.objective, 10, 100)
 
 
 # The Gibbs chain

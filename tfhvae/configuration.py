@@ -268,6 +268,7 @@ def base_config(model, dataset):
                 "warmup_start": 0.0,
                 "warmup_per": "epoch",
                 "exponential_warmup_steps": 0,  # n: beta = 1 - exp(-update / n); 0: none
+                "weight_prior_std": config_dict.placeholder(float),  # a prior N(0, std²) on kernels
             },
             "optimizer": {
                 "learning_rate": 5e-4,

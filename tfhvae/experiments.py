@@ -95,7 +95,12 @@ class Run:
             self.model = build_model(config, self.dataset)
             self.model.compile(
                 training.make_optimizer(config.optimizer, self.steps, config.training.epochs),
-                make_objective(config.objective, self.steps, self._label_weight()),
+                make_objective(
+                    config.objective,
+                    self.steps,
+                    len(self.dataset.train.images),
+                    self._label_weight(),
+                ),
                 seed=config.seed,
                 jit_compile=self._jit_compile(),
                 steps_per_execution=pipeline.steps_per_execution(self.steps),
@@ -737,8 +742,9 @@ def build_model(config, dataset):
     )
 
 
-def make_objective(config, steps, alpha=None):
-    """The `Objective` of `config.objective`; with `alpha`, the semi-supervised one."""
+def make_objective(config, steps, num_images, alpha=None):
+    """The `Objective` of `config.objective` for so many updates an epoch and training images; with
+    `alpha`, the semi-supervised one."""
     beta = 1.0
     if config.warmup_epochs and config.exponential_warmup_steps:
         raise ValueError(
@@ -750,6 +756,9 @@ def make_objective(config, steps, alpha=None):
         beta = LinearWarmup(config.warmup_epochs, steps, config.warmup_start, config.warmup_per)
     if config.exponential_warmup_steps:
         beta = ExponentialWarmup(config.exponential_warmup_steps)
+    std = config.weight_prior_std
+    if std is not None and not std > 0.0:
+        raise ValueError(f"expected a positive objective.weight_prior_std. Received: {std}")
     settings = (
         config.num_samples,
         config.num_importance,
@@ -757,6 +766,7 @@ def make_objective(config, steps, alpha=None):
         beta,
         config.free_bits,
         config.gradient,
+        0.0 if std is None else 1.0 / (num_images * std**2),
     )
     return Objective(*settings) if alpha is None else SemiSupervisedObjective(*settings, alpha)
 

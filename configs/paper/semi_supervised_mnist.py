@@ -7,8 +7,8 @@
 
 Variants: m2, adgm, adgm_deterministic (`a` is a deterministic layer, figure 5) and sdgm. All 60,000
 training images are unlabelled, 100 of them labelled as well; half of every batch of 200 is labelled;
-pixels with a standard deviation below 0.1 are dropped. Learning rate, batch normalisation, clipping
-and beta = 0.1 are those of the authors' code, the rest those of the paper.
+pixels with a standard deviation below 0.1 are dropped. Learning rate, batch normalisation, clipping,
+the prior on the weights and beta = 0.1 are those of the authors' code, the rest those of the paper.
 
 Time on two cores: about 50 s an epoch (adgm), 1000 epochs. Expected: about 1 % (adgm, sdgm), 9 to 12 %
 (m2).
@@ -33,6 +33,7 @@ def get_config(variant="adgm"):
         config.model.stochastic_auxiliary = False
     config.model.batch_normalization = "hidden"
     config.labels.num_labels = 100
+    config.objective.weight_prior_std = 1.0
     config.optimizer.learning_rate = 3e-4
     config.optimizer.schedule = "step"
     config.optimizer.global_clipnorm = 5.0

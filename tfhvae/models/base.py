@@ -284,6 +284,7 @@ class LatentVariableModel(keras.Model):
             loss, scalars, unit_kl = self.objective(
                 self, x, noise, self.optimizer.iterations, training=True
             )
+            loss += self.objective.penalty(self.trainable_variables)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
         scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)

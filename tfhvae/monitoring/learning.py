@@ -50,7 +50,9 @@ class Learner:
         self._seed = tf.Variable(0, trainable=False)
         self.model.compile(
             training.make_optimizer(config.optimizer, steps, config.training.epochs),
-            experiments.make_objective(config.objective, steps, self._alpha),
+            experiments.make_objective(
+                config.objective, steps, steps * config.training.batch_size, self._alpha
+            ),
             seed=self._seed,
             jit_compile=jit_compile,
             steps_per_execution=pipeline.steps_per_execution(steps),
