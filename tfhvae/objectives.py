@@ -87,8 +87,8 @@ class Objective:
         "doubly_reparameterized" (Tucker et al. 2019). The bound is the same; only its gradient
         estimate changes.
       weight_decay: lambda; training minimises lambda / 2 times the squared weights as well, of
-        those with two axes or more: kernels, not biases. With 1 / (N std²), N training images, that is a prior
-        N(0, std²) on the weights. It is no part of the bound that is reported.
+        those with two axes or more: kernels, not biases. With 1 / (N std²), N training images,
+        that is a prior N(0, std²) on the weights. It is no part of the bound that is reported.
 
     Raises:
       ValueError: for combinations that have no meaning.
