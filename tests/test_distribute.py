@@ -17,7 +17,7 @@ import pytest
 from tfhvae.errors import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SECONDS = 240  # after which a process that hangs is ended
+SECONDS = 600  # after which a process that hangs is ended
 
 FIELDS = {
     "model.hidden_units": (16,),

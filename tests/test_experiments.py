@@ -188,11 +188,11 @@ def command(folder, *extra):
 def test_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     """kill -9 in the middle of training, then the same command: equal in every bit."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), check=True, capture_output=True, timeout=300)
+    subprocess.run(command(whole), check=True, capture_output=True, timeout=900)
     process = subprocess.Popen(
         command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not list(killed.glob("checkpoints/epoch-*.npz")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
@@ -200,7 +200,7 @@ def test_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     process.wait()
     newest = max(killed.glob("checkpoints/epoch-*.npz"))
     assert newest.name != "epoch-00012.npz", "the run ended before it was killed"
-    again = subprocess.run(command(killed), check=True, capture_output=True, text=True, timeout=300)
+    again = subprocess.run(command(killed), check=True, capture_output=True, text=True, timeout=900)
     assert "going on after epoch" in again.stdout
 
     assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
@@ -216,7 +216,7 @@ def test_killed_run_ends_as_an_uninterrupted_one(tmp_path):
         k: v for k, v in summaries[1].items() if k not in clocks
     }
     finished = subprocess.run(
-        command(killed), check=True, capture_output=True, text=True, timeout=200
+        command(killed), check=True, capture_output=True, text=True, timeout=600
     )
     assert "This run is finished" in finished.stdout
 
@@ -448,7 +448,7 @@ def test_mistake_at_the_shell_is_one_line():
         [sys.executable, str(ROOT / "run_experiment.py"), "--model=vea"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
@@ -460,7 +460,7 @@ def test_help_is_quick_and_complete():
         [sys.executable, "-X", "importtime", str(ROOT / "run_experiment.py"), "--help"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert time.monotonic() - started < 10.0  # 0.3 s on an idle machine
     assert "tensorflow" not in result.stderr

@@ -78,7 +78,7 @@ def test_documented_python_runs_as_written(page, tmp_path, monkeypatch):
     assert blocks
     subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
-        check=True, capture_output=True, timeout=200, cwd=tmp_path,
+        check=True, capture_output=True, timeout=600, cwd=tmp_path,
     )  # fmt: skip
 
 
