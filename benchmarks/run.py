@@ -334,7 +334,7 @@ def evaluation(quick, repeats):
         model = make_model(name)
         flops = 2.0 * multiply_additions_per_sample(name)
         # One compiled function, as for the thousands of groups of images of a test set.
-        per_call = evaluation_module.ROWS // num_images
+        per_call = model.rows_at_once // num_images
         estimate = evaluation_module._streaming_estimate(model, num_samples, per_call, True)
 
         def measure(estimate=estimate):
