@@ -81,6 +81,21 @@ class OneDevice:
         return {site: tf.concat([part[site] for part in parts], 1) for site in parts[0]}
 
 
+def fitted(model, batches, validation, strategy):
+    history = model.fit(
+        hardware.for_replicas(strategy, batches, endless=True),
+        steps_per_epoch=2,
+        epochs=3,
+        validation_data=hardware.for_replicas(strategy, validation),
+        validation_steps=3,
+        verbose=0,
+        shuffle=False,
+    ).history
+    state = {name: [float(v) for v in values] for name, values in history.items()}
+    state["weights"] = [w.numpy().tolist() for w in model.weights]
+    return state
+
+
 def trained(make, strategy):
     keras.utils.set_random_seed(1)
     images = np.random.default_rng(0).uniform(size=[20, 4, 4, 1]).astype(np.float32)
@@ -93,17 +108,7 @@ def trained(make, strategy):
         )
     batches = pipeline.training_batches(images, 7, 0, binarization="per_batch")
     validation = pipeline.evaluation_batches(images[:9], 4)
-    history = model.fit(
-        hardware.for_replicas(strategy, batches, endless=True),
-        steps_per_epoch=2,
-        epochs=3,
-        validation_data=hardware.for_replicas(strategy, validation),
-        validation_steps=3,
-        verbose=0,
-        shuffle=False,
-    ).history
-    state = {name: [float(v) for v in values] for name, values in history.items()}
-    state["weights"] = [w.numpy().tolist() for w in model.weights]
+    state = fitted(model, batches, validation, strategy)
     state["moments"] = model.posterior_moments.variance()["z1"].numpy().tolist()
     state["unit_kl"] = model.train_means.unit_kl()["z1"].numpy().tolist()
     return state
@@ -145,18 +150,7 @@ def trained_with_labels(make, make_objective, strategy):
         )
     batches = pipeline.semi_supervised_batches(images, y, np.arange(6), 8, 4, 0, 0, "per_batch")
     validation = pipeline.evaluation_batches(images[:9], 4, labels=y[:9])
-    history = model.fit(
-        hardware.for_replicas(strategy, batches, endless=True),
-        steps_per_epoch=2,
-        epochs=3,
-        validation_data=hardware.for_replicas(strategy, validation),
-        validation_steps=3,
-        verbose=0,
-        shuffle=False,
-    ).history
-    state = {name: [float(v) for v in values] for name, values in history.items()}
-    state["weights"] = [w.numpy().tolist() for w in model.weights]
-    return state
+    return fitted(model, batches, validation, strategy)
 
 
 found["two with labels"] = trained_with_labels(

@@ -175,15 +175,17 @@ class Study:
         some. Processes with the same folder share the work: each does what no other is doing."""
         records, progress = {}, bar(len(jobs), self.kind, unit)
         with open(os.path.join(self.out, "lock"), "w") as lock:
-            while len(records) < len(jobs):
+            while True:
                 for name in jobs:
                     if name not in records and os.path.exists(self._path(name)):
                         records[name] = files.read_json(self._path(name))
                         progress.update(1)
                 missing = [name for name in jobs if name not in records]
+                if not missing:
+                    break
                 name = next((name for name in missing if _claim(lock, name)), None)
-                if name is None:  # all that is missing, others are doing
-                    time.sleep(1.0 if missing else 0.0)
+                if name is None:  # others are doing all that is missing
+                    time.sleep(1.0)
                     continue
                 try:
                     if not os.path.exists(self._path(name)):
