@@ -616,6 +616,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "bounds": (-85.0, -88.0), "active": None, "status": "trained to the last epoch",
         "protocol": "dynamic", "initial_run": None, "latents": LATENTS[:depth], "importance": 1,
         "samples": 5000, "published": None, "published_protocol": "", "seeds": (0, 0), "error": None,
+        "stochastic": True, "curve": "epoch,bound\n1,-90.0\n",
     } | options  # fmt: skip
     log_likelihood, elbo = options["bounds"]
     config = {
@@ -623,6 +624,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
             "name": model,
             "latent_dims": list(options["latents"]),
             "batch_normalization": options["bn"],
+            "stochastic_auxiliary": options["stochastic"],
         },
         "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
         "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
@@ -653,6 +655,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
     run.mkdir()
     (run / "config.json").write_text(json.dumps(config))
     (run / "summary.json").write_text(json.dumps(summary))
+    (run / "metrics.csv").write_text(options["curve"])
 
 
 def section(text, heading):
@@ -835,6 +838,36 @@ def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):
          "[1.00](adgm_0), [1.50](adgm_1), [2.00](adgm_2)"],
         ["adgm", "dynamic_mnist", "100", "9.00", "0.96", "200", "[9.00](short)"],
     ]  # fmt: skip
+
+
+def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, monkeypatch):
+    seen, draw = [], plotting.error_comparison
+
+    def watch(runs, published, title):
+        seen.append(
+            ({name: [c.tolist() for c in curves] for name, curves in runs.items()}, published)
+        )
+        return draw(runs, published, title)
+
+    monkeypatch.setattr(plotting, "error_comparison", watch)
+    curve = "epoch,test_error_percent\n1,20.0\n2,\n3,{}\n"
+    record(tmp_path, "adgm_0", "adgm", error=1.0, curve=curve.format(5.0))
+    record(tmp_path, "adgm_1", "adgm", error=1.5, seeds=(0, 1), curve=curve.format(6.0))
+    assert "errors_" not in results.table(tmp_path)
+    record(tmp_path, "fixed", "adgm", error=4.0, stochastic=False, curve=curve.format(7.0))
+    record(tmp_path, "short", "adgm", error=9.0, budget=3, epochs=3, curve=curve.format(8.0))
+    record(tmp_path, "without", "m2", error=9.0)  # measured no error in training
+    text = section(results.table(tmp_path), "Few labels")
+    assert "](errors_dynamic_mnist_100.png)" in text
+    assert (tmp_path / "errors_dynamic_mnist_100.png").exists()
+    assert cells(text, "adgm, deterministic a")[0][3] == "4.00"
+    ((runs, published),) = seen
+    assert runs == {
+        "adgm, 200 epochs": [[[1.0, 20.0], [3.0, 5.0]], [[1.0, 20.0], [3.0, 6.0]]],
+        "adgm, deterministic a": [[[1.0, 20.0], [3.0, 7.0]]],
+        "adgm, 3 epochs": [[[1.0, 20.0], [3.0, 8.0]]],
+    }
+    assert published == dict.fromkeys(runs, 0.96)
 
 
 def test_a_record_without_configuration_is_left_out_of_the_study(study):

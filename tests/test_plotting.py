@@ -94,6 +94,11 @@ CALLS = {
         },
         0.96,
     ),
+    "error_comparison/one": lambda: plotting.error_comparison({"m2": [[[1, 9.0]]]}),
+    "error_comparison/several": lambda: plotting.error_comparison(
+        {"adgm": [[[1, 20.0], [2, 2.0]], [[1, 22.0], [3, 1.5]]], "m2": [[[1, 21.0], [2, 15.0]]]},
+        {"adgm": 0.96},
+    ),
     "unit_kl_over_time/one_epoch": lambda: plotting.unit_kl_over_time({"z": np.ones((1, 2))}),
     "unit_kl_over_time/one_unit": lambda: plotting.unit_kl_over_time({"z": np.ones((3, 1))}),
     "unit_kl_over_time/two": lambda: plotting.unit_kl_over_time(
@@ -622,6 +627,16 @@ class TestClasses:
         (ax,) = plotting.error_curve({"val_error_percent": [2.0, 1.0]}, 50.0).axes
         assert ax.get_ylim()[1] > 50
 
+    def test_runs_of_one_model_share_a_colour_and_a_line_in_the_legend(self, figures):
+        (ax,) = figures["error_comparison/several"].axes
+        first, second, published, other = ax.lines
+        np.testing.assert_array_equal(second.get_xydata(), [[1, 22], [3, 1.5]])
+        assert first.get_color() == second.get_color() == published.get_color()
+        assert other.get_color() != first.get_color()
+        assert set(published.get_ydata()) == {0.96} and published.is_dashed()
+        assert legend_texts(ax) == ["adgm", "adgm, published 0.96 %", "m2"]
+        assert ax.get_yscale() == "log"
+
     def test_mesh_is_drawn_upwards_where_its_latents_are(self):
         data = np.arange(4).reshape(2, 2, 1, 1, 1) / 4 * np.ones((1, 1, 8, 8, 1))
         points = images(20, 2)
@@ -932,6 +947,12 @@ REFUSED = {
     "error": (
         lambda: plotting.error_curve({"error_percent": [1.0]}, 101.0),
         r"published to be in \[0, 100\]",
+    ),
+    "errors of nothing": (lambda: plotting.error_comparison({}), "runs"),
+    "no curve": (lambda: plotting.error_comparison({"m2": []}), "runs.'m2'"),
+    "published of another": (
+        lambda: plotting.error_comparison({"m2": [[[1, 9.0]]]}, {"adgm": 1.0}),
+        r"published errors of \['m2'\], received: \['adgm'\]",
     ),
     "no error": (lambda: plotting.error_curve({"bound": [1.0]}), "received: .'bound'"),
     "mesh": (

@@ -21,7 +21,7 @@ from matplotlib.colors import ListedColormap, LogNorm, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 DPI = 120
 
@@ -375,6 +375,42 @@ def error_curve(history, published=None, title="Classification error"):
         )
         high = max(high, 1.15 * published)
     ax.set_ylim(-0.02 * high, high)
+    _legend_beside(ax)
+    return _laid_out(figure)
+
+
+def error_comparison(runs, published=None, title="Classification error"):
+    """Classification error over epochs of several models, a colour per model and a line per run
+    (Maaløe et al. 2016, Fig. 5).
+
+    Args:
+      runs: `{model: [[N, 2], ...]}`, of each run pairs of an epoch and an error in percent.
+      published: `{model: error}` in percent, for some of them: dashed lines.
+    """
+    _check_not_empty(runs, "runs")
+    published = published or {}
+    if not set(published) <= set(runs):
+        raise ValueError(f"expected published errors of {list(runs)}, received: {list(published)}")
+    figure, (ax,) = _panels(1, title, width=8.0, height=3.8)
+    _set_heading(ax, None, x="epoch", y="error (%)")
+    ax.xaxis.set_major_locator(_whole_numbers())
+    drawn = list(published.values())
+    for index, (model, curves) in enumerate(runs.items()):
+        _check_not_empty(curves, f"runs[{model!r}]")
+        colour = _class_colour(index)
+        for curve in curves:
+            curve = _checked_finite(curve, f"runs[{model!r}]", "[N, 2]")
+            ax.plot(*curve.T, color=colour, linewidth=1.3, alpha=1.0 if len(curves) == 1 else 0.7,
+                    marker="o" if len(curve) == 1 else None, markersize=4)  # fmt: skip
+            drawn.extend(curve[:, 1])
+        ax.lines[-1].set_label(model)
+        if model in published:
+            options = {"color": colour, "linestyle": (0, (6, 3)), "linewidth": 1}
+            label = f"{model}, published {_decimal(published[model])} %"
+            ax.axhline(published[model], label=label, **options)
+    _log_scale_where_it_helps(ax, np.array(drawn))
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_formatter(ScalarFormatter())
     _legend_beside(ax)
     return _laid_out(figure)
 

@@ -5,6 +5,7 @@ python -m tfhvae.results add RUN_FOLDER [results]
 python -m tfhvae.results table [results]
 """
 
+import csv
 import json
 import os
 import shutil
@@ -119,7 +120,9 @@ def _comparison(results, records):
 
 
 def _few_labels(results, records):
-    """A table of the classification errors; runs that differ in their seeds only share a row."""
+    """A table of the classification errors, where runs that differ in their seeds only share a
+    row, and for every data set and number of labels that several models were trained with, their
+    errors over epochs, `errors_DATASET_LABELS.png`."""
     groups = {}
     for name, summary in records:
         if "test/error_percent" in summary:
@@ -129,27 +132,69 @@ def _few_labels(results, records):
     if not groups:
         return ""
     rows = [("model", "data", "labels", "error, %", "published, %", "epochs", "runs")]
-    for group in groups.values():
+    studies = {}  # data set and number of labels -> groups of runs
+    for key, group in groups.items():
         names, summaries = zip(*group)
         errors = [summary["test/error_percent"] for summary in summaries]
         spread = f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else ""
         first = summaries[0]
-        published = first.get("published/error_percent")
+        model, published = _variant(json.loads(key)["model"]), first.get("published/error_percent")
+        epochs = _joined(sorted({summary["epochs"] for summary in summaries}), ", ")
         rows.append(
             (
-                first["model"],
+                model,
                 first["dataset"],
                 first["num_labels"],
                 f"{np.mean(errors):.2f}{spread}",
                 "–" if published is None else f"{published:.2f}",
-                _joined(sorted({summary["epochs"] for summary in summaries}), ", "),
+                epochs,
                 ", ".join(f"[{error:.2f}]({name})" for name, error in zip(names, errors)),
             )
         )
+        curves = [curve for curve in (_error_curve(results, name) for name in names) if len(curve)]
+        if curves:
+            study = studies.setdefault((first["dataset"], first["num_labels"]), [])
+            study.append((model, f"{model}, {epochs} epochs", curves, published))
+    pictures = "".join(
+        _error_figure(results, *key, study) for key, study in studies.items() if len(study) > 1
+    )
     return (
         "## Few labels\n\nError of q(y|x) on the test images, of runs that differ in their seeds "
-        "the mean and the standard deviation over runs.\n\n" + _markdown(rows) + "\n"
+        "the mean and the standard deviation over runs.\n\n" + _markdown(rows) + "\n" + pictures
     )
+
+
+def _variant(model):
+    """Name of a model with few labels; two of the papers' are told apart by a field only."""
+    is_deterministic = not model.get("stochastic_auxiliary", True)
+    return f"{model['name']}, deterministic a" if is_deterministic else model["name"]
+
+
+def _error_curve(results, name):
+    """Pairs `[N, 2]` of an epoch and the error on the test images, one draw each, else on the
+    validation images; none where the run has no such column."""
+    with open(os.path.join(results, name, "metrics.csv"), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for column in ("test_error_percent", "val_error_percent"):
+        if rows and column in rows[0]:
+            return np.array([[row["epoch"], row[column]] for row in rows if row[column]], float)
+    return np.zeros([0, 2])
+
+
+def _error_figure(results, dataset, num_labels, study):
+    models = [model for model, *_ in study]
+    # Only runs of one model with different settings need more than its name.
+    labels = [model if models.count(model) == 1 else label for model, label, *_ in study]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label} ({index})" for index, label in enumerate(labels, start=1)]
+    figure = plotting.error_comparison(
+        {label: curves for label, (_, _, curves, _) in zip(labels, study)},
+        {label: error for label, (*_, error) in zip(labels, study) if error is not None},
+        f"{dataset} with {num_labels} labels: test error, one draw each",
+    )
+    path = f"errors_{dataset}_{num_labels}.png"
+    plotting.save(figure, os.path.join(results, path))
+    return f"![error over epochs, {dataset}, {num_labels} labels]({path})\n\n"
 
 
 def _depth_studies(results, records):
