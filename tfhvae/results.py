@@ -30,7 +30,15 @@ that repeats it stands below the table. This page is generated: `python -m tfhva
 """
 
 # Figures that the page shows of a run, where it has them.
-_PICTURES = ("samples", "half_moons", "traversals_fixed", "gibbs_samples", "masked_reconstructions")
+_PICTURES = (
+    "samples",
+    "class_conditional",
+    "analogies",
+    "half_moons",
+    "traversals_fixed",
+    "gibbs_samples",
+    "masked_reconstructions",
+)
 
 # The models of a depth study, and their names in it.
 _FAMILIES = {"deep_vae": "VAE", "ladder_vae": "Ladder VAE", "prob_ladder": "prob. ladder"}
