@@ -27,6 +27,9 @@ EVENT_SHAPE = (28, 28, 1)
 BATCH_SIZES = {**dict.fromkeys(MODELS, 100), "ladder_vae": 256}
 
 flags.DEFINE_boolean("quick", False, "fewer steps and repeats: faster, noisier")
+flags.DEFINE_integer(
+    "repeats", None, "rounds that medians are taken of; default: 5, 3 with --quick", lower_bound=1
+)
 flags.DEFINE_list(
     "only",
     [],
@@ -539,7 +542,7 @@ def main(argv):
 
     startup_module.import_tensorflow()
     console = Console(log_path=False)
-    repeats = 3 if options.quick else 5
+    repeats = options.repeats or (3 if options.quick else 5)
     table = Table("", "value", "target", "met", title=f"{os.cpu_count()} CPU cores")
     sections = [("peak", lambda quick, repeats: peak(repeats)), *BENCHMARKS.items()]
     for name, benchmark in sections:

@@ -71,6 +71,17 @@ def test_importing_the_package_is_cheap():
     assert result.stdout.strip() == "set()"
 
 
+def test_benchmarks_run_and_print_a_table():
+    """Two of them; their figures mean nothing beside other tests."""
+    options = ["--quick", "--repeats=1", "--only=evaluation,training", "--models=vae"]
+    result = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "run.py", *options],
+        check=True, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    for measured in ("ladder_vae: log-likelihood, share", "vae: fit / plain Keras fit"):
+        assert measured in result.stdout
+
+
 @pytest.mark.parametrize("page", ["docs/adding-a-model.md", "docs/models/vae.md", "README.md"])
 def test_documented_python_runs_as_written(page, tmp_path, monkeypatch):
     """A page's Python blocks, in order, as one program."""
