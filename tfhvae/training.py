@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tfhvae import diagnostics, files, hardware
 from tfhvae.data import pipeline
 from tfhvae.errors import RunError
-from tfhvae.layers.normalization import BatchNormalization
+from tfhvae.models import parts
 from tfhvae.models.base import stateless_seed
 from tfhvae.progress import bar
 
@@ -373,7 +373,7 @@ def batch_statistics(model):
     """The running means and variances of a model's `BatchNormalization` layers, variables `[D]`."""
     return [
         variable
-        for layer in _normalizations(model)
+        for layer in parts.normalizations(model)
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
 
@@ -399,7 +399,7 @@ def recalibrate(model, images, batch_size=1000, seed=0, binarization=None):
         raise ValueError(
             f"expected images and batch_size >= 1, received: {len(images)} images, {batch_size=}"
         )
-    layers = _normalizations(model)
+    layers = parts.normalizations(model)
     if not layers:
         return
 
@@ -408,7 +408,7 @@ def recalibrate(model, images, batch_size=1000, seed=0, binarization=None):
         if binarization is not None:
             x = pipeline.binarize(x, stateless_seed(seed, t, 0))
         noise = model.noise(stateless_seed(seed, t, 1), tf.shape(x)[0])
-        with _momentum(layers, t / (t + 1.0)):  # the mean of t + 1 batches; the first replaces
+        with parts.momentum(layers, t / (t + 1.0)):  # the mean of t + 1 batches; the first replaces
             model.trace(x, noise=noise, training=True)
 
     order = np.random.default_rng(seed).permutation(len(images))
@@ -416,23 +416,6 @@ def recalibrate(model, images, batch_size=1000, seed=0, binarization=None):
         for t, part in enumerate(np.array_split(order, math.ceil(len(images) / batch_size))):
             follow(tf.constant(images[part], tf.float32), tf.constant(t, tf.float32))
             progress(len(part))
-
-
-def _normalizations(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
-
-
-@contextlib.contextmanager
-def _momentum(layers, momentum):
-    """Gives `layers` another momentum while they are traced."""
-    before = [layer.momentum for layer in layers]
-    try:
-        for layer in layers:
-            layer.momentum = momentum
-        yield
-    finally:
-        for layer, value in zip(layers, before):
-            layer.momentum = value
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Parts that models share: the two ends of a generative model, prior and likelihood."""
+"""Parts that models share: the two ends of a generative model, prior and likelihood, and their batch
+normalisation."""
+
+import contextlib
 
 import keras
 import tensorflow as tf
@@ -6,7 +9,7 @@ import tensorflow_probability as tfp
 from keras import ops
 
 from tfhvae.distributions import Autoregressive, Bernoulli, DiscretizedLogistic, GaussianMixture
-from tfhvae.layers import MLP, GaussianHead, PixelCNN
+from tfhvae.layers import MLP, BatchNormalization, GaussianHead, PixelCNN
 from tfhvae.traces import STANDARD_NORMAL
 
 tfd = tfp.distributions
@@ -95,6 +98,25 @@ class ConditionalGaussian(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), **self.settings}
+
+
+def normalizations(model):
+    """The `BatchNormalization` layers of a model."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
+
+
+@contextlib.contextmanager
+def momentum(layers, value):
+    """Gives `BatchNormalization` layers another momentum while they are traced; at 1 their running
+    averages stay as they are."""
+    before = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = value
+        yield
+    finally:
+        for layer, own in zip(layers, before):
+            layer.momentum = own
 
 
 def he_normal():

@@ -78,8 +78,12 @@ class SemiSupervisedModel(LatentVariableModel):
 
     def labelled_terms(self, x, y, noise, training=False):
         """What labelled images contribute to training: their trace, and the cross-entropy
-        -log q(y|.) `[B]`, averaged over what is drawn before y (Maaløe et al. 2016, Eq. 12)."""
-        trace = self.trace(x, y=y, noise=noise, training=training)
+        -log q(y|.) `[B]`, averaged over what is drawn before y (Maaløe et al. 2016, Eq. 12).
+
+        In training, batch normalisation takes the statistics of the labelled images themselves.
+        Its running averages stay with the unlabelled ones, as in evaluation no class is known."""
+        with parts.momentum(parts.normalizations(self), 1.0):
+            trace = self.trace(x, y=y, noise=noise, training=training)
         return trace, -tf.reduce_mean(trace.label.log_q, 0)
 
     def noise(self, seed, batch_size, num_samples=1):
