@@ -21,6 +21,7 @@ import run_experiment
 from tfhvae import configuration, diagnostics, experiments, hardware, models, objectives, training
 from tfhvae.data import pipeline
 from tfhvae.errors import RunError
+from tfhvae.models import parts
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GRAPH = hardware.Hardware(jit_compile=False)
@@ -170,7 +171,7 @@ def test_recalibrated_statistics_are_means_over_batches():
     for variable, value in zip(model.weights, before):
         if variable.path not in paths:
             np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
-    normalizations = training._normalizations(model)
+    normalizations = parts.normalizations(model)
     assert {layer.momentum for layer in normalizations} == {0.99}
 
 
