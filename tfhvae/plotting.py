@@ -21,7 +21,7 @@ from matplotlib.colors import ListedColormap, LogNorm, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 DPI = 120
 
@@ -410,7 +410,8 @@ def error_comparison(runs, published=None, title="Classification error"):
             ax.axhline(published[model], label=label, **options)
     _log_scale_where_it_helps(ax, np.array(drawn))
     if ax.get_yscale() == "log":
-        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
     _legend_beside(ax)
     return _laid_out(figure)
 
