@@ -48,7 +48,7 @@ def _streaming_estimate(model, num_samples, per_call, jit_compile):
     time."""
 
     # Random numbers stay outside of XLA, whose generator is slow on a CPU.
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def log_sum_of_weights(x, noise):
         trace = model.trace(x, noise=noise)
         log_w = bounds.sum_over_classes(trace, bounds.log_weights(trace))
@@ -94,7 +94,7 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
 
     batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def terms(x, seed):
         trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0], num_samples))
 
@@ -136,7 +136,7 @@ def classify(model, x, num_samples=100, seed=0, batch_size=200):
     """Class probabilities of every image, averaged over `num_samples` draws of what the classifier
     draws: `[N, Y]` float64 array."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def probabilities(x, seed):
         return model.classify(x, num_samples, seed)
 
@@ -170,7 +170,7 @@ def classify_latents(model, x_labelled, y, x, num_classes):
     from sklearn.svm import SVC
 
     def latents(images):
-        @tf.function(reduce_retracing=True)
+        @tf.function(autograph=False, reduce_retracing=True)
         def means(batch):
             trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
             return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
@@ -232,7 +232,7 @@ def gibbs_chain(model, x, num_steps=100, seed=0, pass_means=False):
     if num_steps < 1:
         raise ValueError(f"expected num_steps >= 1. Received: num_steps={num_steps}")
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(x, seed):
         trace = model.trace(x, noise=model.noise(stateless_seed(seed, 0), tf.shape(x)[0]))
         p = model.decode({name: site.value[0] for name, site in trace.sites.items()})

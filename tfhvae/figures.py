@@ -211,7 +211,7 @@ def latent_mesh(
         for classes in (None, y)
     )
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def means(x, seed):
         trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0]))
         return mean_over_classes(trace, trace.sites["z2"].q_mean)[0]
@@ -282,7 +282,9 @@ def traversals(model, x, seed, others="random", side=None, count=2000, to_pictur
     ticks = np.linspace(*limits, side, dtype=np.float32)
     plane = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)  # the second unit first
     drawn = model.noise(stateless_seed(seed, 25), 1 if others == "fixed" else len(plane))
-    means = tf.function(lambda batch, seed: [loc for loc, _ in model.encode(batch)])
+    means = tf.function(
+        lambda batch, seed: [loc for loc, _ in model.encode(batch)], autograph=False
+    )
     by_batch = _by_batch(means, x[:count], seed)
     sheets, labels = {}, {}
     for level, site in enumerate(order[::-1]):
@@ -355,7 +357,7 @@ def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500):
     from the bottom to the top (Sønderby et al. 2016a, Fig. 7; of auxiliary variables Maaløe et al.
     2016, Figs. 2d and 4b). `x`: `[N, *event]`."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def draws(x, seed):
         noise = model.noise(seed, tf.shape(x)[0])
         trace = _trace(model, x, noise, _predicted_classes(model, x, noise))
@@ -623,5 +625,5 @@ def _class_grid(model, x, seed, cells=100, num_samples=50):
     plane = np.stack(np.meshgrid(*axes), -1).reshape(cells, cells, *_PLANE)
     one = model.noise(seed, 1, num_samples)
     noise = {site: tf.tile(values, [1, cells, 1]) for site, values in one.items()}
-    classify = tf.function(lambda row: model.classify(row, noise=noise))
+    classify = tf.function(lambda row: model.classify(row, noise=noise), autograph=False)
     return *axes, np.stack([classify(row) for row in plane])

@@ -403,7 +403,10 @@ def recalibrate(model, images, batch_size=1000, seed=0, binarization=None):
     if not layers:
         return
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *model.event_shape]), tf.TensorSpec([])])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, *model.event_shape]), tf.TensorSpec([])],
+        autograph=False,
+    )
     def follow(x, t):
         if binarization is not None:
             x = pipeline.binarize(x, stateless_seed(seed, t, 0))

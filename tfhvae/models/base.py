@@ -191,7 +191,9 @@ class LatentVariableModel(keras.Model):
             )
 
         def compiled(function):
-            return function if run_eagerly else tf.function(function, jit_compile=jit_compile)
+            if run_eagerly:
+                return function
+            return tf.function(function, autograph=False, jit_compile=jit_compile)
 
         self._compiled_update = compiled(self._update)
         self._compiled_gradients = compiled(self._gradients)

@@ -303,7 +303,7 @@ class AutoregressiveDecoder(keras.layers.Layer):
         )
         self.network.build((None, *self.event_shape[:2], channels + context_channels))
         self.built = True
-        self._sample = tf.function(self._sample_images, jit_compile=True)
+        self._sample = tf.function(self._sample_images, autograph=False, jit_compile=True)
 
     def distribution(self, context=None, training=False):
         """p(x|context). `context`: `[..., H, W, context_channels]`, or None."""

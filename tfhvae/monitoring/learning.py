@@ -168,7 +168,9 @@ class Scorer:
             return tf.transpose(probabilities), bounds.importance_weighted(trace)
 
         shape = tf.TensorSpec([CHUNK, *model.event_shape])
-        self._score = tf.function(score, input_signature=[shape], jit_compile=jit_compile)
+        self._score = tf.function(
+            score, input_signature=[shape], autograph=False, jit_compile=jit_compile
+        )
 
     def __call__(self, x):
         """Of `x` `[N, D, 1, 1]`: q(y|x) `[N, Y]`, and the bound on log p(x) (appendix D, Eq. 7)
@@ -187,7 +189,7 @@ class Scorer:
 def latents(model, x):
     """Means of q(z1|x) `[N, units]`; z1 of the paper is the site "a"."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def means(batch):
         trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
         return mean_over_classes(trace, trace.sites["a"].q_mean)[0]
