@@ -827,6 +827,31 @@ def test_runs_that_can_be_compared_are_drawn_beside_the_published_numbers(tmp_pa
     assert seen == [{"a": (-85.0, 0.2, -84.0)}] and (tmp_path / "published.png").exists()
 
 
+def test_bounds_over_epochs_are_drawn_for_every_protocol_with_several_runs(tmp_path, monkeypatch):
+    seen, draw = [], plotting.bound_comparison
+
+    def watch(runs, title):
+        seen.append({name: curve.tolist() for name, curve in runs.items()})
+        return draw(runs, title)
+
+    monkeypatch.setattr(plotting, "bound_comparison", watch)
+    curve = "epoch,bound,{}_bound\n1,-99.0,-98.0\n2,-90.0,\n3,-90.0,{}\n"
+    record(tmp_path, "a", curve=curve.format("val", -91.0))
+    record(tmp_path, "labels", "adgm", error=9.0, curve=curve.format("val", -94.0))
+    record(tmp_path, "test", protocol="60k", curve=curve.format("test", -95.0))
+    record(tmp_path, "without")  # has neither
+    assert "Bounds over epochs" not in results.table(tmp_path)
+    record(tmp_path, "b", curve=curve.format("val", -92.0))
+    record(tmp_path, "test2", protocol="60k", curve=curve.format("test", -96.0))
+    text = section(results.table(tmp_path), "Bounds over epochs")
+    for name in ("bounds_dynamic_mnist.png", "bounds_dynamic_mnist_2.png"):
+        assert f"]({name})" in text and (tmp_path / name).exists()
+    assert seen == [
+        {"a": [[1.0, -98.0], [3.0, -91.0]], "b": [[1.0, -98.0], [3.0, -92.0]]},
+        {"test": [[1.0, -98.0], [3.0, -95.0]], "test2": [[1.0, -98.0], [3.0, -96.0]]},
+    ]
+
+
 def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):
     record(tmp_path, "adgm_0", "adgm", error=1.0)
     record(tmp_path, "adgm_1", "adgm", error=1.5, seeds=(0, 1))

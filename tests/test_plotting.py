@@ -99,6 +99,14 @@ CALLS = {
         {"adgm": [[[1, 20.0], [2, 2.0]], [[1, 22.0], [3, 1.5]]], "m2": [[[1, 21.0], [2, 15.0]]]},
         {"adgm": 0.96},
     ),
+    "bound_comparison/one": lambda: plotting.bound_comparison({"a run": [[3, -90.0]]}),
+    "bound_comparison/several": lambda: plotting.bound_comparison(
+        {
+            "the lower run": np.stack([EPOCHS, -90.0 - 50.0 / EPOCHS], 1),
+            "the upper run, whose name is long": [[1, -99.0], [20, -88.5]],
+        },
+        "ELBO over epochs",
+    ),
     "unit_kl_over_time/one_epoch": lambda: plotting.unit_kl_over_time({"z": np.ones((1, 2))}),
     "unit_kl_over_time/one_unit": lambda: plotting.unit_kl_over_time({"z": np.ones((3, 1))}),
     "unit_kl_over_time/two": lambda: plotting.unit_kl_over_time(
@@ -637,6 +645,16 @@ class TestClasses:
         assert legend_texts(ax) == ["adgm", "adgm, published 0.96 %", "m2"]
         assert ax.get_yscale() == "log"
 
+    def test_bounds_are_named_in_the_order_of_their_last_values(self, figures):
+        (ax,) = figures["bound_comparison/several"].axes
+        best, other = ax.lines
+        np.testing.assert_array_equal(best.get_xydata(), [[1, -99.0], [20, -88.5]])
+        assert legend_texts(ax) == [
+            "the upper run, whose name is long, last −88.50", "the lower run, last −91.25",
+        ]  # fmt: skip
+        low, high = ax.get_ylim()
+        assert -105 < low < -91.25 and -88.5 < high < -80  # the first epochs are off scale
+
     def test_mesh_is_drawn_upwards_where_its_latents_are(self):
         data = np.arange(4).reshape(2, 2, 1, 1, 1) / 4 * np.ones((1, 1, 8, 8, 1))
         points = images(20, 2)
@@ -948,6 +966,11 @@ REFUSED = {
         lambda: plotting.error_curve({"error_percent": [1.0]}, 101.0),
         r"published to be in \[0, 100\]",
     ),
+    "bounds of nothing": (lambda: plotting.bound_comparison({}), "runs"),
+    "bounds without epochs": (
+        lambda: plotting.bound_comparison({"a": [[-90.0]]}),
+        r"runs\['a'\] \[N, 2\], not empty, received: shape \(1, 1\)",
+    ),
     "errors of nothing": (lambda: plotting.error_comparison({}), "runs"),
     "no curve": (lambda: plotting.error_comparison({"m2": []}), "runs.'m2'"),
     "published of another": (
@@ -961,9 +984,9 @@ REFUSED = {
     ),
     "mesh points": (
         lambda: plotting.latent_mesh(images(2, 2, 8, 8, 1), images(2, 2, 8, 8, 1), images(1, 3)),
-        r"points \[N, 2\], received: shape \(1, 3\)",
+        r"points \[N, 2\], not empty, received: shape \(1, 3\)",
     ),
-    "space": (lambda: plotting.half_moons(images(2, 3), images(2, 2)), "points of the plane"),
+    "space": (lambda: plotting.half_moons(images(2, 3), images(2, 2)), r"points \[N, 2\]"),
     "grid": (
         lambda: plotting.half_moons(images(2, 2), images(2, 2), grid=(*grid()[1::-1], grid()[2])),
         r"probabilities \[31, 11, Y\]",

@@ -416,6 +416,28 @@ def error_comparison(runs, published=None, title="Classification error"):
     return _laid_out(figure)
 
 
+def bound_comparison(runs, title="Bound over epochs"):
+    """Bounds over epochs of several runs of one protocol, a colour each, the best on top of the
+    legend. The limits follow the later epochs: warm-up is mostly off scale.
+
+    Args:
+      runs: `{name: [N, 2]}`, pairs of an epoch and a bound in nats.
+    """
+    _check_not_empty(runs, "runs")
+    runs = {name: _checked_finite(run, f"runs[{name!r}]", "[N, 2]") for name, run in runs.items()}
+    figure, (ax,) = _panels(1, title, width=8.0, height=3.8)
+    _set_heading(ax, None, x="epoch", y="nats")
+    ax.xaxis.set_major_locator(_whole_numbers())
+    by_last = sorted(runs.items(), key=lambda item: -item[1][-1, 1])
+    for index, (name, curve) in enumerate(by_last):
+        ax.plot(*curve.T, color=_class_colour(index), linewidth=1.3, label=f"{name}, last "
+                f"{_decimal(curve[-1, 1])}", marker="o" if len(curve) == 1 else None,
+                markersize=4)  # fmt: skip
+    _limit_to_later_epochs(ax, [curve[:, 1] for curve in runs.values()], skipped=0.3)
+    _legend_beside(ax)
+    return _laid_out(figure)
+
+
 def unit_kl_over_time(kl, epochs=None, title="KL(q||p) per unit during training"):
     """Heat maps of log KL per unit over epochs (Sønderby et al. 2016a, Fig. 5), one per site, the
     first at the bottom.
@@ -638,8 +660,6 @@ def latent_mesh(
             f"received: {shapes[0]} and {shapes[1]}"
         )
     points = _checked_finite(points, "points", "[N, 2]")
-    if points.shape[1] != 2:
-        raise ValueError(f"expected points [N, 2], received: shape {points.shape}")
     codes, names = _coded(labels, class_names, len(points))
 
     half = (limits[1] - limits[0]) / (count - 1) / 2
@@ -753,13 +773,8 @@ def half_moons(
     """
     points = _checked_finite(points, "points", "[N, 2]")
     samples = _checked_finite(samples, "samples", "[N, 2]")
-    shown = [points, samples]
     if labelled is not None:
         labelled = _checked_finite(labelled, "labelled", "[L, 2]")
-        shown.append(labelled)
-    for values in shown:
-        if values.shape[1] != 2:
-            raise ValueError(f"expected points of the plane, received: shape {values.shape}")
     num_classes = None if class_names is None else len(class_names)
     codes = [
         np.zeros(len(values), int)
@@ -1405,9 +1420,9 @@ def _legend_beside(ax, **options):
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, **options)
 
 
-def _limit_to_later_epochs(ax, series):
-    """y-limits that the first tenth of each series and rare spikes do not set; last values do."""
-    late = [values[max(len(values) // 10, int(len(values) >= 4)) :] for values in series]
+def _limit_to_later_epochs(ax, series, skipped=0.1):
+    """y-limits that the first part of each series and rare spikes do not set; last values do."""
+    late = [values[max(int(skipped * len(values)), int(len(values) >= 4)) :] for values in series]
     # Per series: among many sites, the lowest one is no outlier.
     quantiles = [np.quantile(values, [0.02, 0.98]) for values in late]
     kept = np.concatenate([*quantiles, [values[-1] for values in series]])
@@ -1625,9 +1640,14 @@ def _shortened(text, pixels, font_size):
 
 
 def _checked_array(values, name, axes):
-    """`values` as floats, when they have the rank of `axes`, "[N, D]" say, and are not empty."""
+    """`values` as floats, when they have the rank of `axes`, "[N, D]" say, and the sizes that are
+    numbers there, as in "[N, 2]", and are not empty."""
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != axes.count(",") + 1 or not values.size:
+    sizes = axes.strip("[]").split(", ")
+    fits = values.ndim == len(sizes) and all(
+        not size.isdigit() or int(size) == length for size, length in zip(sizes, values.shape)
+    )
+    if not fits or not values.size:
         raise ValueError(f"expected {name} {axes}, not empty, received: shape {values.shape}")
     return values
 

@@ -98,6 +98,7 @@ def table(results):
     rows = [_row(name, summary) for name, summary in records]
     text = _HEADER + "\n".join(rows) + "\n\n"
     text += _comparison(results, records)
+    text += _bounds(results, records)
     text += _few_labels(results, records)
     text += "".join(_depth_studies(results, records))
     text += "\n".join(_details(results, *record) for record in records)
@@ -125,6 +126,28 @@ def _comparison(results, records):
         return ""
     plotting.save(plotting.against_published(runs), os.path.join(results, "published.png"))
     return "![ours against the published numbers](published.png)\n\n"
+
+
+def _bounds(results, records):
+    """A figure, `bounds_DATASET.png`, of the bounds over epochs of every two or more runs without
+    labels of one protocol."""
+    studies = {}
+    for name, summary in records:
+        if "test/error_percent" not in summary:
+            curve = _curve(results, name, "bound")
+            if len(curve):
+                key = (summary["dataset"], summary["protocol"])
+                studies.setdefault(key, {})[name] = curve
+    text, drawn = "", {}  # data set -> number of its figures so far
+    for (dataset, protocol), runs in studies.items():
+        if len(runs) > 1:
+            drawn[dataset] = drawn.get(dataset, 0) + 1
+            path = f"bounds_{dataset}{_suffix(drawn[dataset])}.png"
+            figure = plotting.bound_comparison(runs, f"{dataset}: ELBO over epochs")
+            plotting.save(figure, os.path.join(results, path))
+            text += f"![bounds over epochs, {dataset}]({path})\n\nProtocol: {protocol}.\n\n"
+    intro = "ELBO of the validation images or, where the protocol has none, of the test images."
+    return text and f"## Bounds over epochs\n\n{intro}\n\n{text}"
 
 
 def _few_labels(results, records):
@@ -159,7 +182,8 @@ def _few_labels(results, records):
                 ", ".join(f"[{error:.2f}]({name})" for name, error in zip(names, errors)),
             )
         )
-        curves = [curve for curve in (_error_curve(results, name) for name in names) if len(curve)]
+        curves = [_curve(results, name, "error_percent", ("test_", "val_")) for name in names]
+        curves = [curve for curve in curves if len(curve)]
         if curves:
             study = studies.setdefault((first["dataset"], first["num_labels"]), [])
             study.append((model, f"{model}, {epochs} epochs", curves, published))
@@ -178,12 +202,13 @@ def _variant(model):
     return f"{model['name']}, deterministic a" if is_deterministic else model["name"]
 
 
-def _error_curve(results, name):
-    """Pairs `[N, 2]` of an epoch and the error on the test images, one draw each, else on the
-    validation images; none where the run has no such column."""
-    with open(os.path.join(results, name, "metrics.csv"), newline="", encoding="utf-8") as file:
+def _curve(results, name, quantity, parts=("val_", "test_")):
+    """Pairs `[N, 2]` of an epoch and a quantity on the images of the first of the parts that the
+    run has; none where it has no such column."""
+    path = os.path.join(results, name, "metrics.csv")
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    for column in ("test_error_percent", "val_error_percent"):
+    for column in (f"{part}{quantity}" for part in parts):
         if rows and column in rows[0]:
             return np.array([[row["epoch"], row[column]] for row in rows if row[column]], float)
     return np.zeros([0, 2])
@@ -228,8 +253,7 @@ def _depth_studies(results, records):
         heading, picture = f"Depth study: {dataset} ({-epochs} epochs)", ""
         if len({len(run.latents) for run in runs}) > 1:
             drawn[dataset] = drawn.get(dataset, 0) + 1
-            count = f"_{drawn[dataset]}" if drawn[dataset] > 1 else ""
-            figure = f"depth_{dataset}{count}.png"
+            figure = f"depth_{dataset}{_suffix(drawn[dataset])}.png"
             plotting.save(_depth_figure(runs, heading), os.path.join(results, figure))
             picture = f"![bounds by depth]({figure})\n\n"
         yield (
@@ -238,6 +262,10 @@ def _depth_studies(results, records):
             f"{_bounds_table(runs)}\n{picture}"
             f"{_active_units_table(runs, 'mnist' in dataset and 'fashion' not in dataset)}"
         )
+
+
+def _suffix(count):
+    return f"_{count}" if count > 1 else ""
 
 
 def _run(name, config, summary):
