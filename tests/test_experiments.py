@@ -245,6 +245,59 @@ def test_half_finished_run_can_be_evaluated_and_then_goes_on(tmp_path):
     assert rest.evaluate()["epochs"] == 4
 
 
+def test_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
+    """No image is evaluated twice, and the estimates are equal in every bit."""
+    partial, whole = (tmp_path / name for name in ("evaluation.partial.npz", "evaluation.npz"))
+
+    def make(num_samples=3):
+        config = small_config("vae", 1)
+        config.evaluation.num_samples = num_samples
+        config.training.checkpoint_seconds = 0.0
+        run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+        monkeypatch.setattr(type(run.model), "rows_at_once", 60 * num_samples)  # 60 images a part
+        return run
+
+    run = make()
+    run.train()
+    run.evaluate()
+    expected = dict(np.load(whole))
+    assert len(expected["log_likelihood"]) == 300
+
+    parts, started = evaluation.log_likelihood_parts, []
+
+    def stopped_in_the_third(*arguments, start):
+        started.append(start)
+        for count, part in enumerate(parts(*arguments, start=start)):
+            if count == 2:
+                raise KeyboardInterrupt
+            yield part
+
+    monkeypatch.setattr(evaluation, "log_likelihood_parts", stopped_in_the_third)
+    for num_samples in (3, 3, 2, 3):  # of other numbers of samples, nothing is known
+        with pytest.raises(KeyboardInterrupt):
+            make(num_samples).evaluate()
+    assert started == [0, 120, 0, 0]
+    whole.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            evaluation,
+            "log_likelihood_parts",
+            lambda *a, start: started.append(start) or parts(*a, start=start),
+        )
+        make().evaluate()
+    assert started[4:] == [120] and not partial.exists()
+    for name, values in np.load(whole).items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+    with pytest.raises(KeyboardInterrupt):
+        make().evaluate()
+    partial.write_bytes(partial.read_bytes()[:-30])
+    with pytest.raises(KeyboardInterrupt):
+        make().evaluate()
+    assert started[5:] == [0, 0]
+    assert "evaluation.partial.npz is not readable" in capsys.readouterr().out
+
+
 def test_more_epochs_go_on_with_a_finished_run(tmp_path):
     folder = str(tmp_path / "run")
 

@@ -25,22 +25,34 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
     Returns:
       `[N]` float64 array.
     """
+    parts = []
+    for part in log_likelihood_parts(model, x, num_samples, seed, jit_compile):
+        parts.append(part)
+        if progress is not None:
+            progress(len(part))
+    return np.concatenate(parts)
+
+
+def log_likelihood_parts(model, x, num_samples=5000, seed=0, jit_compile=True, start=0):
+    """Yields what `log_likelihood` returns, a group of examples at a time: `[G]` float64 arrays.
+
+    Args:
+      start: examples in the groups that are known already; those after them are estimated as if
+        all had been. A sum of lengths of the first groups.
+    """
     if not model.noise_shapes:  # nothing is drawn, and log p(x) known
         num_samples = 1
     per_call = max(1, min(num_samples, model.rows_at_once // 4))
     group = max(1, model.rows_at_once // per_call)
     estimate = _streaming_estimate(model, num_samples, per_call, jit_compile)
-    results = []
-    for start in range(0, len(x), group):
-        batch = tf.constant(x[start : start + group], tf.float32)
+    for first in range(start, len(x), group):
+        batch = tf.constant(x[first : first + group], tf.float32)
         missing = group - len(batch)
         padded = tf.pad(
             batch, [[0, missing]] + [[0, 0]] * (batch.shape.rank - 1)
         )  # one shape, one compilation
-        results.append(estimate(padded, stateless_seed(seed, start)).numpy()[: len(batch)])
-        if progress is not None:
-            progress(len(batch))
-    return np.concatenate(results).astype(np.float64)
+        estimates = estimate(padded, stateless_seed(seed, first)).numpy()[: len(batch)]
+        yield estimates.astype(np.float64)
 
 
 def _streaming_estimate(model, num_samples, per_call, jit_compile):

@@ -3,10 +3,13 @@ on anywhere."""
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
+import time
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -36,6 +39,7 @@ from tfhvae.progress import bar
 
 _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the same seed
 _STATISTICS_STREAM = 0xBA7C
+_PARTIAL = "evaluation.partial.npz"  # what is done of an evaluation that is not over
 
 
 class Run:
@@ -157,20 +161,13 @@ class Run:
         if len(self.labelled):
             arrays["class_probabilities"] = self._classify(x, seed)
         x = x[_subset(len(x), self._likelihood_images)]
-        with contextlib.closing(
-            bar(len(x), f"log-likelihood with {config.num_samples} samples", "img")
-        ) as progress:
-            arrays["log_likelihood"] = evaluation.log_likelihood(
-                self.model, x, config.num_samples, seed, self._jit_compile(), progress.update
-            )
+        arrays["log_likelihood"] = self._log_likelihood(x, seed)
         summary = self._summarize(arrays)
         if self.is_chief:
-            with (
-                files.atomic_path(self.path("evaluation.npz")) as temporary,
-                open(temporary, "wb") as file,
-            ):
-                np.savez_compressed(file, **arrays)
+            files.write_arrays(self.path("evaluation.npz"), **arrays)
             files.write_json(self.path("summary.json"), summary)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.path(_PARTIAL))
         return summary
 
     def draw(self):
@@ -202,16 +199,12 @@ class Run:
             return []
         self._use_final_weights()
         generation = self.model.generate(count, seed=self.config.seed)
-        with (
-            files.atomic_path(self.path("samples.npz")) as temporary,
-            open(temporary, "wb") as file,
-        ):
-            np.savez_compressed(
-                file,
-                mean=generation.mean.numpy(),
-                sample=generation.sample.numpy(),
-                **generation.latents,
-            )
+        files.write_arrays(
+            self.path("samples.npz"),
+            mean=generation.mean.numpy(),
+            sample=generation.sample.numpy(),
+            **generation.latents,
+        )
         if self.dataset.column_names is not None:
             sheet = figures.column_samples(self.model, self.dataset, self.config.seed)
         else:
@@ -457,6 +450,27 @@ class Run:
                 self.dataset.num_classes,
             )
 
+    def _log_likelihood(self, x, seed):
+        """`evaluation.log_likelihood` of images. What is done is kept, so that a killed process
+        goes on with the rest."""
+        num_samples, path = self.config.evaluation.num_samples, self.path(_PARTIAL)
+        key = _digest(num_samples, seed, x, *self.model.get_weights())
+        done = _partial_estimates(path, key)
+        parts, last_kept = [done], time.monotonic()
+        with contextlib.closing(
+            bar(len(x), f"log-likelihood with {num_samples} samples", "img", len(done))
+        ) as progress:
+            for part in evaluation.log_likelihood_parts(
+                self.model, x, num_samples, seed, self._jit_compile(), start=len(done)
+            ):
+                parts.append(part)
+                progress.update(len(part))
+                is_due = time.monotonic() - last_kept >= self.config.training.checkpoint_seconds
+                if self.is_chief and is_due:
+                    files.write_arrays(path, key=key, log_likelihood=np.concatenate(parts))
+                    last_kept = time.monotonic()
+        return np.concatenate(parts)
+
     def _train_first_stage(self):
         """Trains M1 in the folder `m1`, or goes on with it, and puts its weights in."""
         stage = Run(
@@ -660,6 +674,28 @@ class Run:
 def _subset(count, size):
     """Indices of a fixed part of a test set, the same in every run."""
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
+
+
+def _digest(*values):
+    """Of numbers and arrays: differs where one of them does."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(repr(np.shape(value)).encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _partial_estimates(path, key):
+    """The estimates `[M]` of the first M images that an evaluation with this key has kept."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if str(archive["key"]) == key:
+                return archive["log_likelihood"]
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"{path} is not readable ({error}); evaluating from the first image")
+    return np.zeros([0])
 
 
 def comparable(values):

@@ -52,6 +52,14 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def write_arrays(path, **arrays):
+    """Writes named arrays to a compressed NumPy archive, atomically."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
 def read_json(path):
     with open(path, encoding="utf-8") as file:
         return json.load(file)
