@@ -195,7 +195,7 @@ def test_recalibration_leaves_other_models_alone(monkeypatch):
         training.recalibrate(model, images(0))
 
 
-def test_run_is_evaluated_with_the_statistics_that_it_names(tmp_path):
+def test_run_is_evaluated_with_the_statistics_that_it_names(tmp_path, monkeypatch):
     config = ladder_config()
     config.evaluation.batch_statistics = "running"
     run = run_of(config, tmp_path / "run")
@@ -228,6 +228,17 @@ def test_run_is_evaluated_with_the_statistics_that_it_names(tmp_path):
 
     again.config.evaluation.batch_statistics = "running"
     assert again.evaluate()["test/elbo"] == summary["test/elbo"]
+
+    # The pass over the training set is not repeated for the weights of before, and is for others.
+    config.evaluation.batch_statistics = "recalibrated"
+    passes, recalibrate = [], training.recalibrate
+    monkeypatch.setattr(
+        training, "recalibrate", lambda *a, **k: passes.append(a) or recalibrate(*a, **k)
+    )
+    assert restored.evaluate()["test/elbo"] == summary_again["test/elbo"] and not passes
+    restored.config.training.epochs += 1
+    restored.train()
+    assert len(passes) == 1
 
 
 # The curve of the test images --------------------------------------------------------------------

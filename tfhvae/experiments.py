@@ -39,15 +39,16 @@ from tfhvae.progress import bar
 
 _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the same seed
 _STATISTICS_STREAM = 0xBA7C
+_STATISTICS = "batch_statistics.npz"  # recalibrated
 _PARTIAL = "evaluation.partial.npz"  # what is done of an evaluation that is not over
 
 
 class Run:
     """One experiment in one folder.
 
-    The folder holds `config.json`, `command.txt`, `metrics.csv`, `tensorboard/`, `checkpoints/`, `model.keras`,
-    `evaluation.npz`, `figures/*.png` and
-    `summary.json`.
+    The folder holds `config.json`, `command.txt`, `metrics.csv`, `tensorboard/`, `checkpoints/`,
+    `model.keras`, `evaluation.npz`, `figures/*.png` and `summary.json`; of a model with batch
+    normalisation, `batch_statistics.npz`.
 
     Args:
       config: as from `configuration.base_config`.
@@ -272,14 +273,27 @@ class Run:
         variables, known = training.batch_statistics(self.model), self._statistics
         known.setdefault("running", [variable.numpy() for variable in variables])
         if wanted not in known:
+            known[wanted] = self._recalibrated(variables)
+        self._put_statistics(wanted)
+
+    def _recalibrated(self, variables):
+        """Batch statistics of the whole training set. They take a pass over it, so the folder
+        keeps them."""
+        path, seed = self.path(_STATISTICS), [self.config.seed, _STATISTICS_STREAM]
+        self._put_statistics("running")
+        key = _digest(seed, *self.model.get_weights())
+        kept = _kept(path, key, "recalibrating")
+        if kept is None:
             training.recalibrate(
                 self.model,
                 self.dataset.train.images,
-                seed=[self.config.seed, _STATISTICS_STREAM],
+                seed=seed,
                 binarization=self.dataset.binarization,
             )
-            known[wanted] = [variable.numpy() for variable in variables]
-        self._put_statistics(wanted)
+            kept = {str(i): variable.numpy() for i, variable in enumerate(variables)}
+            if self.is_chief:
+                files.write_arrays(path, key=key, **kept)
+        return [kept[str(i)] for i in range(len(variables))]
 
     def _put_statistics(self, name):
         for variable, value in zip(
@@ -455,7 +469,8 @@ class Run:
         goes on with the rest."""
         num_samples, path = self.config.evaluation.num_samples, self.path(_PARTIAL)
         key = _digest(num_samples, seed, x, *self.model.get_weights())
-        done = _partial_estimates(path, key)
+        kept = _kept(path, key, "evaluating from the first image")
+        done = np.zeros([0]) if kept is None else kept["log_likelihood"]
         parts, last_kept = [done], time.monotonic()
         with contextlib.closing(
             bar(len(x), f"log-likelihood with {num_samples} samples", "img", len(done))
@@ -685,17 +700,18 @@ def _digest(*values):
     return digest.hexdigest()
 
 
-def _partial_estimates(path, key):
-    """The estimates `[M]` of the first M images that an evaluation with this key has kept."""
+def _kept(path, key, instead):
+    """The arrays by name that were written to `path` with this key, or None. What is not readable
+    is named, and what is done instead."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             if str(archive["key"]) == key:
-                return archive["log_likelihood"]
+                return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        print(f"{path} is not readable ({error}); evaluating from the first image")
-    return np.zeros([0])
+        print(f"{path} is not readable ({error}); {instead}")
+    return None
 
 
 def comparable(values):
