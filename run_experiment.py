@@ -107,6 +107,8 @@ def main(argv):
         summary = run.finished_summary
         if summary is not None:
             print("This run is finished; another --workdir or --seed starts a new one.")
+            if not run.has_figures:
+                run.draw()
         else:
             if run.state.epoch:
                 print(f"going on after epoch {run.state.epoch} of {config.training.epochs}")

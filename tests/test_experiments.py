@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,10 +216,13 @@ def test_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     assert {k: v for k, v in summaries[0].items() if k not in clocks} == {
         k: v for k, v in summaries[1].items() if k not in clocks
     }
+    figures = {path.name for path in (killed / "figures").iterdir()}
+    shutil.rmtree(killed / "figures")  # as if it had been killed before it drew them
     finished = subprocess.run(
         command(killed), check=True, capture_output=True, text=True, timeout=600
     )
     assert "This run is finished" in finished.stdout
+    assert {path.name for path in (killed / "figures").iterdir()} == figures
 
 
 def test_half_finished_run_can_be_evaluated_and_then_goes_on(tmp_path):

@@ -237,6 +237,12 @@ class Run:
         return summary if is_current else None
 
     @property
+    def has_figures(self):
+        """Whether figures were drawn of the newest evaluation."""
+        evaluated, drawn = self.path("summary.json"), self.path("figures", "training_curves.png")
+        return os.path.exists(drawn) and os.path.getmtime(drawn) >= os.path.getmtime(evaluated)
+
+    @property
     def _eval_samples(self):
         """1 where nothing is drawn, and log p(x) known."""
         return self.config.evaluation.num_samples if self.model.noise_shapes else 1
