@@ -11,11 +11,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threa
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
-    import tensorflow as tf
-
-    # A test builds graphs that run once or twice: optimising them takes longer than it saves.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 
 @pytest.fixture(scope="session")
 def data_dir():

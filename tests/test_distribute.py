@@ -41,7 +41,6 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # starts sooner
 from tfhvae import configuration, experiments, hardware, models, objectives
 from tfhvae.data import pipeline
 from tfhvae.models.base import stateless_seed
