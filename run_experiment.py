@@ -11,6 +11,7 @@ A run that was stopped, in whatever way, goes on when the same command is typed 
 """
 
 import os
+import shlex
 import sys
 import textwrap
 
@@ -88,10 +89,13 @@ def main(argv):
         print(help_text(config))
         return
     options = parse(argv, config)
-    workdir = options.workdir or os.path.join(
-        "runs",
-        f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
-        + ("-finetuned" if config.training.initial_run else ""),
+    workdir = os.path.expanduser(
+        options.workdir
+        or os.path.join(
+            "runs",
+            f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
+            + ("-finetuned" if config.training.initial_run else ""),
+        )
     )
     # Only now, so that --help and mistakes answer at once.
     startup.import_tensorflow()
@@ -147,6 +151,8 @@ def configuration_of(argv):
             "initial_run",
         ):
             value = value if equals else next(arguments, "")
+            if name in ("workdir", "initial_run"):
+                value = os.path.expanduser(value)
             values[name] = value
             argument = f"--{name}={value}"
         if name != "config":
@@ -179,7 +185,8 @@ def configuration_to_go_on_from(initial_run, workdir):
             return configuration.from_json(own)
     config = configuration.from_json(path)
     config.objective.warmup_epochs = 0
-    config.published = configuration.base_config(config.model.name, config.dataset.name).published
+    config.objective.exponential_warmup_steps = 0
+    configuration.forget_published(config)
     return config
 
 
@@ -198,13 +205,21 @@ def repeat(argv):
             kept.append(f"--{name}=runs/{os.path.basename(os.path.abspath(folder))}")
         else:
             kept.append(argument)
-    return " ".join(["python run_experiment.py", *kept])
+    return shlex.join(["python", "run_experiment.py", *kept])
 
 
 def parse(argv, config):
-    """Parses the flags; overrides and shorthands are written into `config`."""
-    overrides = [a.removeprefix("--config.").partition("=")[0] for a in argv if "--config." in a]
-    configuration.check_overrides(config, [name.partition("[")[0] for name in overrides])
+    """Parses the flags; overrides and shorthands are written into `config`.
+
+    A published number is one of the file's data and protocol: with other ones it goes, unless the
+    command line names it."""
+    argv = [_long_form(argument) for argument in argv]
+    overrides = [a.removeprefix("--config.") for a in argv if a.startswith("--config.")]
+    fields = [override.partition("=")[0] for override in overrides]
+    configuration.check_overrides(config, fields)
+    as_in_the_file = configuration.protocol_of(config)
+    to_none = configuration.set_to_none(config, overrides)
+    argv = [a for a in argv if a.removeprefix("--config.") not in to_none]
     options = flags.FlagValues()
     for name, kind, default, text in FLAGS:
         if isinstance(kind, tuple):
@@ -226,7 +241,20 @@ def parse(argv, config):
     for flag, field in SHORTHANDS.items():
         if options[flag].value is not None:
             config.update_from_flattened_dict({field: options[flag].value})
+    if options.num_images < 1:
+        raise RunError(f"expected --num_images of at least 1. Received: {options.num_images}")
+    names_published = any(field.startswith("published.") for field in fields)
+    if configuration.protocol_of(config) != as_in_the_file and not names_published:
+        configuration.forget_published(config)
     return options
+
+
+def _long_form(argument):
+    """`-config.x`, `--noconfig.x` as `--config.x...`; anything else as it is."""
+    name = argument.lstrip("-")
+    if argument.startswith("-") and name.startswith("noconfig."):
+        return f"--{name.removeprefix('no')}=False"
+    return f"--{name}" if argument.startswith("-") and name.startswith("config.") else argument
 
 
 def help_text(config):
@@ -260,5 +288,9 @@ if __name__ == "__main__":
         main(sys.argv)
     except (RunError, DataError) as mistake:
         sys.exit(f"error: {str(mistake).strip().splitlines()[0]}")
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.exit(f"error: {error}; the last checkpoint is whole, the same command goes on from it")
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from the last checkpoint")

@@ -17,6 +17,12 @@ def test_deep_configurations_and_variants_are_all_there():
     assert len(VARIANTS) == 25
 
 
+def test_configurations_share_no_field():
+    for model, field, value in (("vae", "logit_limit", 3.0), ("adgm", "num_classes", 3)):
+        configuration.base_config(model, "digits").model[field] = value
+        assert configuration.base_config(model, "digits").model[field] is None
+
+
 @pytest.mark.parametrize("path", DEEP_CONFIGS, ids=lambda path: path.stem)
 def test_every_variant_of_the_deep_models_is_valid(path):
     default = configuration.load(str(path))

@@ -137,10 +137,10 @@ def test_every_data_set_is_documented():
         ("small_norb", {"split": "60k_10k"}, "24k_24k or 22k_2k_24k, received"),
         ("small_norb", {"binarization": "per_batch"}, r"split \(24k_24k, 22k_2k"),
         ("small_norb", {"cameras": "right"}, "left or both, received 'right'"),
-        ("small_norb", {"dequantization": "normal"}, "uniform or none, received"),
+        ("small_norb", {"dequantization": "normal"}, "uniform or none or bins, received"),
         ("svhn", {"split": "60k_10k"}, "73k_26k or 604k_26k, received"),
         ("svhn", {"cameras": "both"}, r"expected no cameras for svhn.*options are: split \(73k"),
-        ("svhn", {"dequantization": "normal"}, "uniform or none, received 'normal'"),
+        ("svhn", {"dequantization": "normal"}, "uniform or none or bins, received 'normal'"),
         ("celeba", {"split": "60k_10k"}, r"expected no split for celeba.*crop \(140, 108\)"),
         ("celeba", {"crop": "178"}, "crop of celeba to be 140 or 108, received '178'"),
         ("celeba", {"colours": "hsv"}, "rgb or grey, received 'hsv'"),
@@ -1509,6 +1509,15 @@ def test_svhn_without_noise(small_svhn):
     assert "x/255, no noise" in svhn.protocol and "604,388/26,032" in svhn.protocol
 
 
+def test_svhn_is_shown_in_its_colours(small_svhn):
+    svhn = data.load("svhn", data_dir=small_svhn.folder)
+    shown = svhn.to_pictures(svhn.test.images)
+    levels = 256 * shown.astype(np.float64) - small_svhn.images["test"]
+    assert -1e-4 < levels.min() and levels.max() < 1 + 1e-4  # the noise
+    fewer = data.load("svhn", data_dir=small_svhn.folder, min_pixel_std=0.1)
+    assert fewer.to_pictures(fewer.test.images).max() <= 1.0
+
+
 # CelebA -----------------------------------------------------------------------
 
 
@@ -1578,6 +1587,20 @@ def test_celeba(small_celeba, crop, colours):
     assert "drawn once (seed 3)" in noisy.protocol
     again = data.load("celeba", seed=3, **options)
     np.testing.assert_array_equal(noisy.test.images, again.test.images)
+
+
+@pytest.mark.parametrize("name", ["small_norb", "svhn", "celeba"])
+def test_grey_levels_in_bins(name, request):
+    """As they are with "none", rounded, and with the likelihood of 256 levels."""
+    small = request.getfixturevalue("small_norb" if name == "small_norb" else f"small_{name}")
+    discrete, real = (
+        data.load(name, data_dir=small.folder, dequantization=kind) for kind in ("bins", "none")
+    )
+    assert discrete.likelihood == "discretized_logistic" and real.likelihood == "gaussian"
+    assert "256 levels" in discrete.protocol and "seed" not in discrete.protocol
+    for part in ("train", "test"):
+        levels = 256 * getattr(discrete, part).images.astype(np.float64) - 0.5
+        np.testing.assert_array_equal(levels, np.rint(255 * getattr(real, part).images))
 
 
 def test_celeba_from_a_builder_of_the_true_format(small_celeba, monkeypatch):

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfhvae import bounds, evaluation
 from tfhvae.diagnostics import PosteriorMoments, StepMeans
-from tfhvae.models import HVAE, VAE
+from tfhvae.models import HVAE, VAE, LadderVAE
 from tfhvae.models.base import stateless_seed
 
 EVENT = (3, 3, 1)
@@ -163,12 +163,13 @@ def test_default_chunks_are_bounded(monkeypatch):
 def test_bound_terms_add_up():
     model, x = model_and_images(7)
     terms = evaluation.bound_terms(model, x, num_samples=6, seed=2, batch_size=3)
-    per_site = {"kl": (7,), "kl_standard": (7,), "unit_kl": (), "q_mean": (7,)}
+    per_site = {"kl": (7,), "kl_standard": (7,), "unit_kl": (), "q_mean": (7,), "q_mean_noise": ()}
+    by_unit = ("unit_kl", "q_mean", "q_mean_noise")
     assert {name: value.shape for name, value in terms.items()} == {
         "elbo": (7,),
         "log_px": (7,),
         **{
-            f"{name}/{site}": shape + ((units,) if name in ("unit_kl", "q_mean") else ())
+            f"{name}/{site}": shape + ((units,) if name in by_unit else ())
             for name, shape in per_site.items()
             for site, units in (("z1", 3), ("z2", 2))
         },
@@ -187,6 +188,13 @@ def test_bound_terms_add_up():
             np.testing.assert_allclose(terms[f"kl/{name}"][rows], kl, rtol=1e-4, atol=1e-5)
             mean = np.mean(site.q_mean, 0)
             np.testing.assert_allclose(terms[f"q_mean/{name}"][rows], mean, rtol=1e-4, atol=1e-5)
+    traces = (
+        model.trace(x[i : i + 3], noise=model.noise(stateless_seed(2, i), len(x[i : i + 3]), 6))
+        for i in (0, 3, 6)
+    )
+    means = np.concatenate([trace.sites["z1"].q_mean for trace in traces], 1)
+    noise = means.var(0, ddof=1).mean(0) / 6
+    np.testing.assert_allclose(terms["q_mean_noise/z1"], noise, rtol=1e-3)
 
 
 def test_divergences_equal_those_of_the_distributions():
@@ -307,6 +315,22 @@ def test_active_units_of_a_model():
     moments = PosteriorMoments({"z1": 5})
     moments.update_state({"z1": tf.constant(q_mean, tf.float32)})
     assert moments.active_units() == {"z1": 2}
+
+
+def test_draws_of_the_layers_above_make_no_unit_active():
+    """q(z1|z2) of a ladder moves with z2 although no q depends on x."""
+    keras.utils.set_random_seed(0)
+    model = LadderVAE(EVENT, latent_dims=(4, 3), hidden_units=(8, 6), batch_normalization="none")
+    for weight in model.p_z[0].weights:
+        weight.assign(2.5 * weight)
+    upward = model.infer_upward
+    model.infer_upward = lambda x, training=False: upward(tf.zeros_like(x), training)
+    x = np.random.default_rng(0).integers(0, 2, (300, *EVENT)).astype(np.float32)
+    terms = evaluation.bound_terms(model, x, num_samples=10)
+    between = terms["q_mean/z1"].var(0)
+    assert between.max() > 0.01
+    np.testing.assert_array_less(np.abs(between - terms["q_mean_noise/z1"]), 0.4 * between)
+    np.testing.assert_array_equal(terms["q_mean_noise/z2"], 0.0)
 
 
 # Means over steps

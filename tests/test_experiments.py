@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -302,6 +303,55 @@ def test_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
     assert "evaluation.partial.npz is not readable" in capsys.readouterr().out
 
 
+def test_figures_are_of_one_state(tmp_path, monkeypatch, capsys):
+    """A kill between two figures is mended, and an evaluation of older weights is not shown."""
+    config = small_config("vae", 1)
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    run.evaluate()
+    save, saved = experiments.plotting.save, []
+
+    def stopped_after_two(figure, path):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        save(figure, path)
+        saved.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments.plotting, "save", stopped_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            run.draw()
+    assert not run.has_figures
+    whole = run.draw()
+    assert run.has_figures and len(whole) > 2 and "log_likelihood.png" in " ".join(whole)
+    assert "have not been evaluated" not in capsys.readouterr().out
+    config.training.epochs = 2
+    longer = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    longer.train()
+    assert "log_likelihood.png" not in " ".join(longer.draw())
+    assert "these weights have not been evaluated" in capsys.readouterr().out
+
+
+def test_looking_at_a_run_leaves_its_configuration_alone(tmp_path):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    before = {name: (tmp_path / name).read_text() for name in ("config.json", "command.txt")}
+    config = small_config("vae", 1)
+    config.training.epochs = 7
+    experiments.Run(config, str(tmp_path), hardware_options=GRAPH, command="another").evaluate()
+    for name, text in before.items():
+        assert (tmp_path / name).read_text() == text
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]"])
+def test_a_summary_that_is_not_one_is_written_anew(content, tmp_path, capsys):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    (tmp_path / "summary.json").write_text(content)
+    assert run.finished_summary is None
+    assert "summary.json is not the summary of a run" in capsys.readouterr().out
+
+
 def test_more_epochs_go_on_with_a_finished_run(tmp_path):
     folder = str(tmp_path / "run")
 
@@ -456,6 +506,17 @@ def test_pictures_are_drawn_ever_more_rarely():
         (["--mode=draw"], "value should be one of <train|evaluate|figures|sample>"),
         (["--epoch=3"], "Unknown command line flag 'epoch'"),
         (["vae"], "expected flags such as --model=vae. Received: vae"),
+        (["-config.training.patienc=0"], "there is no field config.training.patienc"),
+        (["--noconfig.training.histogram"], "there is no field config.training.histogram"),
+        (["--config.model.hidden_units[0]=3"], "there is no field config.model.hidden_units[0]"),
+        (["--config.seed=1", "--config.seed=2"], "expected config.seed once. Received: 2 times"),
+        (["--num_images=0"], "expected --num_images of at least 1"),
+        (["--config=README.md"], "expected README.md to be a Python file"),
+        (["--config.optimizer.beta_1=1.5"], "expected optimizer.beta_1 from 0 to 1"),
+        (["--config.optimizer.global_clipnorm=-1"], "expected a positive optimizer.global_clip"),
+        (["--config.evaluation.likelihood_images=0"], "a positive evaluation.likelihood_images"),
+        (["--config.model.pseudo_input_init=(0.0, 1.0, 2.0)"], "a mean and a standard deviation"),
+        (["--dataset=half_moons", "--config.training.patience=0"], "data between 0 and 1, as the p"),
         (["--epochs=0"], "expected training.epochs to be at least 1"),
         (["--batch_size=100000"], "expected a batch_size of at most 1297"),
         (["--eval_samples=0"], "expected evaluation.num_samples to be at least 1"),
@@ -479,14 +540,15 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, m
 
 def test_unwritable_workdir(tmp_path):
     (tmp_path / "file").write_text("")
+    run = experiments.Run(small_config(), str(tmp_path / "file" / "run"), hardware_options=GRAPH)
     with pytest.raises(RunError, match="cannot write to the workdir"):
-        experiments.Run(small_config(), str(tmp_path / "file" / "run"), hardware_options=GRAPH)
+        run.train()
 
 
 def test_nothing_to_show_before_training(tmp_path):
     with pytest.raises(RunError, match="is not the folder of a run"):
         run_experiment.main(["x", "--mode=evaluate", f"--workdir={tmp_path}"])
-    experiments.Run(small_config(), str(tmp_path), hardware_options=GRAPH)
+    (tmp_path / "config.json").write_text(configuration.to_json(small_config()))
     with pytest.raises(RunError, match="has no checkpoint yet"):
         run_experiment.main(["x", "--mode=figures", f"--workdir={tmp_path}"])
 
@@ -540,6 +602,38 @@ def test_shorthands_and_overrides_reach_the_configuration():
     run_experiment.parse(argv, config)
     assert (config.model.name, config.training.epochs, config.seed) == ("hvae", 7, 3)
     assert config.model.latent_dims == (5, 6)
+
+
+def test_a_published_number_is_of_the_data_it_was_published_for():
+    def published(*arguments):
+        config, argv = run_experiment.configuration_of(
+            ["x", f"--config={ROOT}/configs/paper/vae_static_mnist.py", *arguments]
+        )
+        run_experiment.parse(argv, config)
+        return config.published.log_likelihood, config.published.source
+
+    theirs = (-88.56, "Tomczak & Welling 2018")
+    assert published() == published("--epochs=3", "--config.model.latent_dim=8") == theirs
+    assert published("--dataset=frey_faces") == published("--config.dataset.split=60k_10k")
+    assert published("--dataset=frey_faces") == (None, "")
+    assert published("--config.model.prior=mixture") == (None, "")
+    named = ["--dataset=dynamic_mnist", "--config.published.log_likelihood=-84.5"]
+    assert published(*named) == (-84.5, "Tomczak & Welling 2018")
+
+
+def test_fields_that_may_be_none_can_be_set_to_it():
+    config, argv = run_experiment.configuration_of(
+        ["x", f"--config={ROOT}/configs/paper/vae_dynamic_mnist.py"]
+        + ["--config.model.logit_limit=None", "--noconfig.training.test_curve"]
+    )
+    assert config.model.logit_limit > 0
+    run_experiment.parse(argv, config)
+    assert config.model.logit_limit is None and config.training.test_curve is False
+
+
+def test_a_command_line_can_be_pasted():
+    typed = ["x", "--config.model.hidden_units=(200, 200)"]
+    assert shlex.split(run_experiment.repeat(typed))[2:] == typed[1:]
 
 
 def test_marked_labels_are_those_of_the_data_set(tmp_path):

@@ -617,6 +617,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "protocol": "dynamic", "initial_run": None, "latents": LATENTS[:depth], "importance": 1,
         "samples": 5000, "published": None, "published_protocol": "", "seeds": (0, 0), "error": None,
         "stochastic": True, "curve": "epoch,bound\n1,-90.0\n",
+        "options": {},
     } | options  # fmt: skip
     log_likelihood, elbo = options["bounds"]
     config = {
@@ -625,6 +626,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
             "latent_dims": list(options["latents"]),
             "batch_normalization": options["bn"],
             "stochastic_auxiliary": options["stochastic"],
+            **options["options"],
         },
         "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
         "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
@@ -638,6 +640,8 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "epochs": options["epochs"], "train_images_per_second": 100.0,
         "test/log_likelihood": log_likelihood, "test/log_likelihood_stderr": 0.2,
         "test/eval_samples": options["samples"], "test/elbo": elbo, "test/log_px": -60.0,
+        "initial_run": options["initial_run"],
+        "initial_epochs": 2000 if options["initial_run"] else 0,
         "best_epoch": options["epochs"], "status": options["status"], "train_seconds": 60.0,
         "published/log_likelihood": options["published"], "published/source": "",
         "published/protocol": options["published_protocol"], "command": "python run_experiment.py", "commit": "abc",
@@ -649,7 +653,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
     if options["error"] is not None:
         summary |= {
             "test/error_percent": options["error"], "test/error_percent_stderr": 0.1,
-            "num_labels": 100, "published/error_percent": 0.96,
+            "num_labels": 100, "published/error_percent": 0.96, "test/classifier": "svm",
         }  # fmt: skip
     run = folder / name
     run.mkdir()
@@ -682,7 +686,7 @@ def study(tmp_path):
     record(tmp_path, "vae5", depth=5, bn="none", warmup=0, bounds=(-87.0, -91.0),
            active=(21, 2, 0, 0, 0))  # fmt: skip
     record(tmp_path, "bn2", depth=2, warmup=0, bounds=(-85.5, -89.0), active=(22, 9))
-    record(tmp_path, "wu2", depth=2, bn="hidden", bounds=(-84.0, -88.0))
+    record(tmp_path, "wu2", depth=2, bounds=(-84.0, -88.0))
     record(tmp_path, "ladder5", "ladder_vae", 5, bounds=(-82.0, -85.0), samples=1000,
            active=(40, 20, 8, None, 2))  # fmt: skip
     record(tmp_path, "prob5", "prob_ladder", 5, bounds=(-81.5, -84.5), active=(46, 20, 8, 3, 2))
@@ -790,8 +794,36 @@ def test_budgets_protocols_and_data_sets_are_not_mixed(tmp_path):
 def test_variants_name_what_differs(tmp_path):
     record(tmp_path, "a", bn="none", warmup=5)
     record(tmp_path, "b", depth=2, importance=10)
+    record(tmp_path, "c", bn="hidden", warmup=0)
+    record(tmp_path, "d", "prob_ladder", options={"top_down": "shared"})
     text = results.table(tmp_path)
-    assert cells(text, "latents") == [["latents", "VAE+WU", "VAE+BN+WU, IW 10"]]
+    assert cells(text, "latents") == [
+        [
+            "latents", "VAE+WU", "VAE+BN, batch_normalization=hidden", "VAE+BN+WU, IW 10",
+            "prob. ladder+BN+WU, top_down=shared",
+        ]
+    ]  # fmt: skip
+
+
+def test_a_fine_tuned_run_says_what_it_started_from(tmp_path):
+    record(tmp_path, "a", "ladder_vae", depth=2)
+    record(tmp_path, "b", "ladder_vae", depth=2, importance=10, initial_run="a")
+    text = results.table(tmp_path)
+    (row,) = cells(text, "[ladder_vae](b), IW 10")
+    assert row[7].startswith("2000 of a, then 200, trained to the last epoch")
+    assert "IW" not in cells(text, "[ladder_vae](a)")[0][0]
+
+
+def test_every_figure_of_a_run_is_shown(tmp_path):
+    record(tmp_path, "a", active=(7,))
+    figures_of_a = tmp_path / "a" / "figures"
+    figures_of_a.mkdir()
+    for name in ("samples", "kl_per_unit", "latent_pca"):
+        (figures_of_a / f"{name}.png").write_bytes(b"")
+    text = section(results.table(tmp_path), "a")
+    for name in ("samples", "kl_per_unit", "latent_pca"):
+        assert f'<a href="a/figures/{name}.png"><img src="a/figures/{name}.png"' in text
+    assert "KL z1 1.00 nats, 7 active units" in text  # by KL, not the 2 by variance
 
 
 @pytest.mark.parametrize(
@@ -859,9 +891,9 @@ def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):
     record(tmp_path, "short", "adgm", error=9.0, budget=3)
     text = section(results.table(tmp_path), "Few labels")
     assert cells(text, "adgm") == [
-        ["adgm", "dynamic_mnist", "100", "1.50 ± 0.50", "0.96", "200",
+        ["adgm", "dynamic_mnist", "100", "svm", "1.50 ± 0.50", "0.96", "200",
          "[1.00](adgm_0), [1.50](adgm_1), [2.00](adgm_2)"],
-        ["adgm", "dynamic_mnist", "100", "9.00", "0.96", "200", "[9.00](short)"],
+        ["adgm", "dynamic_mnist", "100", "svm", "9.00", "0.96", "200", "[9.00](short)"],
     ]  # fmt: skip
 
 
@@ -885,7 +917,7 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
     text = section(results.table(tmp_path), "Few labels")
     assert "](errors_dynamic_mnist_100.png)" in text
     assert (tmp_path / "errors_dynamic_mnist_100.png").exists()
-    assert cells(text, "adgm, deterministic a")[0][3] == "4.00"
+    assert cells(text, "adgm, deterministic a")[0][4] == "4.00"
     ((runs, published),) = seen
     assert runs == {
         "adgm, 200 epochs": [[[1.0, 20.0], [3.0, 5.0]], [[1.0, 20.0], [3.0, 6.0]]],

@@ -128,9 +128,11 @@ CLASSES = np.arange(COUNT) % 3
 LABELLED = np.array([2, 3, 5, 7, 11, 13, 17])
 
 
-def semi_supervised(images=NUMBERED, labelled=LABELLED, batch=10, labelled_batch=4, **kwargs):
+def semi_supervised(
+    images=NUMBERED, labelled=LABELLED, batch=10, labelled_batch=4, labels=CLASSES, **kwargs
+):
     return pipeline.semi_supervised_batches(
-        images, CLASSES, labelled, batch, labelled_batch, **({"seed": 0} | kwargs)
+        images, labels, labelled, batch, labelled_batch, **({"seed": 0} | kwargs)
     )
 
 
@@ -300,6 +302,8 @@ def test_binarisation_follows_the_means():
         ({"labelled": [0, COUNT]}, "indices from 0 to 36. Received: 0 to 37"),
         ({"labelled": [-1, 3]}, "Received: -1 to 3"),
         ({"labelled_batch": 0}, "labelled_batch >= 1. Received: 0"),
+        ({"num_classes": 2}, "labels from 0 to 1. Received: 0 to 2"),
+        ({"labels": CLASSES - 1}, "labels from 0. Received: -1 to 1"),
     ],
 )
 def test_impossible_batches(kwargs, expected):

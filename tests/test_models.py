@@ -519,6 +519,30 @@ def test_saved_model_gives_the_same_trace(name, tmp_path):
     assert_same_trace(model.trace(x, noise=noise), loaded.trace(x, noise=noise), rtol=0)
 
 
+@pytest.mark.parametrize("name", {case.make: name for name, case in CASES.items()}.values())
+def test_mixed_precision_is_kept_by_a_saved_model(name, tmp_path):
+    """Models are called and traced with layers in bfloat16; loaded under another policy, they keep
+    theirs, and leave that of others alone."""
+    x, before = images(name), keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = new_model(name)
+        shape = model(x).shape
+        model.save(tmp_path / "model.keras")
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert shape == x.shape
+    loaded = with_known_class(keras.saving.load_model(tmp_path / "model.keras"))
+    assert keras.config.dtype_policy() == before
+    noise = model.noise(4, BATCH, 1)
+    trace, again = model.trace(x, noise=noise), loaded.trace(x, noise=noise)
+    assert_same_trace(trace, again, rtol=0)
+    assert trace.log_px.dtype == tf.float32
+    with pytest.raises(ValueError, match="Received: dtype=mixed_bfloat16"):
+        case = CASES[name]
+        case.make(case.event_shape, **case.settings, dtype="mixed_bfloat16")
+
+
 @each_model
 def test_eager_graph_and_xla_agree(name):
     model, x = model_of(name), images(name)
@@ -625,6 +649,34 @@ def test_generate_keeps_clamped_latents(name):
     else:
         np.testing.assert_allclose(everything.mean, drawn.mean, rtol=1e-6)
     assert np.abs(everything.sample - drawn.sample).max() > 0
+
+
+@each_model
+def test_latents_to_generate_from_are_checked(name):
+    model = model_of(name)
+    with pytest.raises(ValueError, match="expected latents among .*. Received: z9"):
+        model.generate(3, latents={"z9": tf.zeros([3, 4])})
+    for site in model.generation_order:
+        shape = [3, *model.noise_shapes[site]]
+        with pytest.raises(ValueError, match=f"expected {site} of shape"):
+            model.generate(latents={site: tf.zeros([*shape[:-1], shape[-1] + 1])})
+    if len(model.generation_order) > 1:
+        first, second = model.generation_order[:2]
+        latents = {first: tf.zeros([3, *model.noise_shapes[first]])}
+        latents[second] = tf.zeros([5, *model.noise_shapes[second]])
+        with pytest.raises(ValueError, match="expected as many rows in all latents"):
+            model.generate(latents=latents)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in SEMI_SUPERVISED])
+def test_generation_in_a_graph_of_any_number(name):
+    model = model_of(name)
+    number = tf.TensorSpec([], tf.int32)
+    generate = tf.function(
+        lambda n: model.generate(n, seed=1).sample, autograph=False, input_signature=[number]
+    )
+    for n in (2, 3):
+        assert generate(n).shape == [n, *CASES[name].event_shape]
 
 
 @pytest.mark.parametrize("name", SEVERAL_SITES)

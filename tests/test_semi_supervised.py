@@ -735,6 +735,21 @@ def test_the_frozen_limit_of_a_relaxed_class_is_the_trace_of_that_class(name):
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+def test_a_model_that_drew_classes_is_evaluated_with_the_exact_sum(name):
+    """As one of equal weights that enumerates: the relaxed bound is not one on log p(x)."""
+    drawing, enumerating = relaxed_twins(name, 0.5)
+    x = images(drawing)
+    found, expected = (
+        evaluation.log_likelihood(model, x, 50, seed=4) for model in (drawing, enumerating)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    found, expected = (evaluation.bound_terms(model, x, 5) for model in (drawing, enumerating))
+    for term in expected:
+        np.testing.assert_allclose(found[term], expected[term], rtol=1e-4, atol=1e-5)
+    assert isinstance(drawing.trace(x).label, RelaxedLabel)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_gradients_reach_the_classifier_through_a_relaxed_class(name):
     """From log p(x|.) alone, which knows q(y|.) only through the draw."""
     model = model_of(name, label_inference="gumbel", temperature=0.5)
@@ -987,6 +1002,23 @@ def test_settings_are_checked(name, settings, message):
     make, own = MODELS[name]
     with pytest.raises(ValueError, match=message):
         make(EVENT, **{**own, **settings})
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, CLASSES, 1], f"classes from 0 to {CLASSES - 1}. Received: 0 to {CLASSES}"),
+        ([0, -1, 1], "Received: -1 to 1"),
+        (1, r"integer classes \[N\]. Received: int32, shape \(\)"),
+        ([0.0, 1.0, 2.0], "Received: float32"),
+    ],
+)
+def test_classes_are_checked(name, y, message):
+    model = model_of(name)
+    for use in (model.generate, lambda y: model.trace(images(model), y=y)):
+        with pytest.raises(ValueError, match=message):
+            use(y=y)
 
 
 @pytest.mark.parametrize("settings", [{"stochastic_auxiliary": False}, {"auxiliary_given_x": True}])

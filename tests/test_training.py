@@ -483,6 +483,13 @@ def test_runs_that_one_cannot_start_from(first, tmp_path):
     refused(config, "expected an initial_run other than the workdir", "unfinished/../unfinished")
     (unfinished / "model.keras").write_text("nothing")
     refused(config, "model.keras is not readable")
+    longer = tmp_path / "longer"
+    shutil.copytree(first, longer)
+    values = json.loads((longer / "config.json").read_text())
+    values["training"]["epochs"] = 9
+    (longer / "config.json").write_text(json.dumps(values))
+    config.training.initial_run = str(longer)
+    refused(config, "longer has not finished training: 2 of 9 epochs are done")
 
 
 def test_command_line_of_a_second_run(first, tmp_path):

@@ -1,6 +1,7 @@
 """What an experiment is: every field, its default, and what names exist. Importing this is cheap;
 nothing here needs TensorFlow."""
 
+import copy
 import dataclasses
 import inspect
 import json
@@ -128,7 +129,7 @@ MODELS = {
         "VAE",
         "M1: a VAE, and a support vector machine on its latents (Kingma et al. 2014)",
         _VAE,
-        classifier="svm",
+        classifier="inductive svm",
     ),
     "m1_m2": ModelEntry(
         "M1M2",
@@ -239,7 +240,8 @@ def base_config(model, dataset):
     return ml_collections.ConfigDict(
         {
             "seed": 0,
-            "model": {"name": model, **MODELS[model].fields},
+            # copied, as a placeholder holds what it is set to
+            "model": {"name": model, **copy.deepcopy(MODELS[model].fields)},
             "dataset": {
                 "name": dataset,
                 "binarization": config_dict.placeholder(str),  # None: the data set's default
@@ -473,19 +475,26 @@ def check(config):
             raise RunError(
                 f"expected {section}.{field} to be at least {least}. Received: {section}.{field}={value}"
             )
-    if not config.optimizer.learning_rate > 0.0:
+    values = flatten(config.to_dict())
+    for field in (
+        "optimizer.learning_rate",
+        "optimizer.epsilon",
+        "optimizer.global_clipnorm",
+        "optimizer.element_clip",
+        "model.logit_limit",
+        "evaluation.likelihood_images",
+    ):
+        value = values.get(field)
+        if value is not None and not value > 0:
+            raise RunError(f"expected a positive {field}. Received: {value}")
+    for field in ("optimizer.beta_1", "optimizer.beta_2"):
+        if not 0.0 <= values[field] < 1.0:
+            raise RunError(f"expected {field} from 0 to 1, without 1. Received: {values[field]}")
+    if config.optimizer.element_clip is not None and config.optimizer.normalize_gradients:
         raise RunError(
-            f"expected a positive optimizer.learning_rate. Received: {config.optimizer.learning_rate}"
+            "expected at most one of optimizer.element_clip and "
+            "optimizer.normalize_gradients, received both"
         )
-    element_clip = config.optimizer.element_clip
-    if element_clip is not None:
-        if not element_clip > 0.0:
-            raise RunError(f"expected a positive optimizer.element_clip. Received: {element_clip}")
-        if config.optimizer.normalize_gradients:
-            raise RunError(
-                "expected at most one of optimizer.element_clip and "
-                "optimizer.normalize_gradients, received both"
-            )
     if not 0 <= config.seed < 2**31:
         raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")
 
@@ -535,7 +544,10 @@ def load(path):
             f"there is no configuration {path}"
             + (f"; {folder} has: {', '.join(existing)}" if existing else "")
         )
-    namespace = runpy.run_path(path)
+    try:
+        namespace = runpy.run_path(path)
+    except SyntaxError as error:
+        raise RunError(f"expected {path} to be a Python file with get_config(): {error}") from error
     if "get_config" not in namespace:
         raise RunError(f"expected {path} to define get_config()")
     get_config = namespace["get_config"]
@@ -565,14 +577,40 @@ def from_json(path):
 
 
 def check_overrides(config, names):
-    """Raises RunError with the fields that exist unless every one of `names` (such as
-    "optimizer.learning_rate") is a field."""
+    """Raises RunError unless every one of `names` (such as "optimizer.learning_rate") is a field,
+    and named once; with the fields that exist."""
     known = flatten(config.to_dict())
     for name in names:
+        if names.count(name) > 1:
+            raise RunError(f"expected config.{name} once. Received: {names.count(name)} times")
         if name not in known:
             section = name.partition(".")[0]
             fields = [field for field in known if field.startswith(section + ".")] or list(known)
             raise RunError(f"there is no field config.{name}; there are: {', '.join(fields)}")
+
+
+def set_to_none(config, overrides):
+    """Sets the fields that may be None to it where `overrides` ("FIELD=VALUE" each) say so, which
+    the flags cannot; returns those overrides."""
+    defaults = flatten(base_config(config.model.name, config.dataset.name).to_dict())
+    done = []
+    for override in overrides:
+        field, _, value = override.partition("=")
+        if value == "None" and field in defaults and defaults[field] is None:
+            config.update_from_flattened_dict({field: None})
+            done.append(override)
+    return done
+
+
+def protocol_of(config):
+    """What a published number holds for: the data and how they are taken, the model, its prior."""
+    model = config.model.to_dict()
+    return config.dataset.to_dict(), model["name"], model.get("prior")
+
+
+def forget_published(config):
+    """Takes away the published number that results would be set beside."""
+    config.published = base_config(config.model.name, config.dataset.name).published
 
 
 def _as_tuples(value):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfhvae import bounds
 from tfhvae.models.base import stateless_seed
+from tfhvae.models.parts import mean_and_draw
 from tfhvae.traces import STANDARD_NORMAL, gaussian_kl, mean_over_classes
 
 
@@ -62,7 +63,7 @@ def _streaming_estimate(model, num_samples, per_call, jit_compile):
     # Random numbers stay outside of XLA, whose generator is slow on a CPU.
     @tf.function(autograph=False, jit_compile=jit_compile)
     def log_sum_of_weights(x, noise):
-        trace = model.trace(x, noise=noise)
+        trace = model.evaluation_trace(x, noise)
         log_w = bounds.sum_over_classes(trace, bounds.log_weights(trace))
         return tf.reduce_logsumexp(log_w, 0)
 
@@ -102,13 +103,15 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
           al. 2016a, Fig. 6a).
         "unit_kl/<site>": `[units]`, KL(q || p) per unit, also averaged over examples.
         "q_mean/<site>": `[N, units]`.
+        "q_mean_noise/<site>": `[units]`, the variance that q_mean has from the draws of the layers
+          it depends on, averaged over examples; 0 of one draw, which does not tell.
     """
 
     batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
     @tf.function(autograph=False, reduce_retracing=True)
     def terms(x, seed):
-        trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0], num_samples))
+        trace = model.evaluation_trace(x, model.noise(seed, tf.shape(x)[0], num_samples))
 
         def mean(values):  # over q(y|.), where there is a class, and over samples
             return tf.reduce_mean(mean_over_classes(trace, values), 0)
@@ -120,6 +123,9 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
             result[f"kl_standard/{name}"] = mean(tf.reduce_sum(kl_standard, -1))
             result[f"unit_kl/{name}"] = tf.reduce_sum(mean(site.kl), 0)
             result[f"q_mean/{name}"] = mean(site.q_mean)
+            by_draw = tf.math.reduce_variance(mean_over_classes(trace, site.q_mean), 0)
+            noise = by_draw / max(num_samples - 1, 1)  # unbiased, of the mean
+            result[f"q_mean_noise/{name}"] = tf.reduce_sum(noise, 0)
         latent = list(trace.sites)
         if trace.label is not None:
             result["kl/y"] = mean(trace.label.log_q - trace.label.log_p)
@@ -139,7 +145,8 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
 
     def joined(name):
         values = [part[name] for part in parts]
-        return sum(values) / len(x) if name.startswith("unit_kl/") else np.concatenate(values)
+        is_sum = name.startswith(("unit_kl/", "q_mean_noise/"))
+        return sum(values) / len(x) if is_sum else np.concatenate(values)
 
     return {name: joined(name) for name in parts[0]}
 
@@ -235,11 +242,17 @@ def gibbs_chain(model, x, num_steps=100, seed=0, pass_means=False):
       A `GibbsChain` of T steps; the state before the first one is not in it.
 
     Raises:
-      ValueError: for a model with classes, or without a step.
+      ValueError: for a model with classes, without a step, or to pass on the means of an
+        autoregressive p(x|z).
     """
     if hasattr(model, "class_log_probs"):
         raise ValueError(
             f"expected a model without classes for a Gibbs chain. Received: {type(model).__name__}"
+        )
+    if pass_means and model.is_autoregressive:
+        raise ValueError(
+            "expected pass_means=False: the pixels of an autoregressive p(x|z) have no means "
+            "without those before them"
         )
     if num_steps < 1:
         raise ValueError(f"expected num_steps >= 1. Received: num_steps={num_steps}")
@@ -248,7 +261,8 @@ def gibbs_chain(model, x, num_steps=100, seed=0, pass_means=False):
     def step(x, seed):
         trace = model.trace(x, noise=model.noise(stateless_seed(seed, 0), tf.shape(x)[0]))
         p = model.decode({name: site.value[0] for name, site in trace.sites.items()})
-        return p.sample(seed=stateless_seed(seed, 1)), p.mean()
+        mean, draw = mean_and_draw(p, stateless_seed(seed, 1))
+        return draw, mean
 
     x, states = tf.constant(x, tf.float32), []
     for t in range(num_steps):

@@ -40,7 +40,9 @@ from tfhvae.progress import bar
 _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the same seed
 _STATISTICS_STREAM = 0xBA7C
 _STATISTICS = "batch_statistics.npz"  # recalibrated
+_EVALUATION = "evaluation.npz"
 _PARTIAL = "evaluation.partial.npz"  # what is done of an evaluation that is not over
+_LAST_FIGURE = "training_curves"  # to be drawn
 
 
 class Run:
@@ -95,6 +97,7 @@ class Run:
                 f"early stopping needs validation images, and {config.dataset.name} with split {config.dataset.split!r} has none: "
                 "expected --config.training.patience=0, or another split"
             )
+        _check_data(config, self.dataset)
         keras.utils.set_random_seed(config.seed)
         with self.strategy.scope(), _one_line_errors():
             self.model = build_model(config, self.dataset)
@@ -113,7 +116,6 @@ class Run:
         _initialize_pseudo_inputs(self.model, config, self.dataset)
         self.state = self.checkpoints.restore(self.model) or self._begin()
         self._statistics = {}  # "running" and "recalibrated" -> arrays, for the weights of now
-        self._claim_workdir()
 
     def require_checkpoint(self):
         """Raises RunError where nothing was trained yet, so that there is nothing to show."""
@@ -133,14 +135,16 @@ class Run:
         weights in and saves `model.keras`.
 
         Raises:
-          RunError: if another process trains in the same folder.
+          RunError: if another process trains in the same folder, or nothing can be written to it.
         """
+        self._claim_workdir()
         with self._alone():
             self._train()
 
     def _train(self):
         config = self.config.training
-        if isinstance(self.model, models.M1M2) and not self.state.epoch:
+        has_first_stage = isinstance(self.model, models.M1M2) and not config.initial_run
+        if has_first_stage and not self.state.epoch:
             self._train_first_stage()
         if not self.has_trained:
             self._fit(config)
@@ -165,7 +169,7 @@ class Run:
         arrays["log_likelihood"] = self._log_likelihood(x, seed)
         summary = self._summarize(arrays)
         if self.is_chief:
-            files.write_arrays(self.path("evaluation.npz"), **arrays)
+            files.write_arrays(self.path(_EVALUATION), key=self._weights_digest(), **arrays)
             files.write_json(self.path("summary.json"), summary)
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.path(_PARTIAL))
@@ -177,10 +181,12 @@ class Run:
         if not self.is_chief:
             return []
         self._use_final_weights()
-        arrays = None
-        if os.path.exists(self.path("evaluation.npz")):
-            with np.load(self.path("evaluation.npz"), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+        arrays = _kept(self.path(_EVALUATION), self._weights_digest(), "drawing without it")
+        if arrays is None:
+            print(
+                "these weights have not been evaluated: some figures are left out, "
+                "until --mode=evaluate and --mode=figures"
+            )
         drawn = figures.all_figures(
             self.model,
             self.dataset,
@@ -191,7 +197,8 @@ class Run:
             labelled=self.labelled if len(self.labelled) else None,
             published_error=self.config.published.error_percent,
         )
-        return [self._save_figure(name, figure) for name, figure in drawn.items()]
+        names = sorted(drawn, key=_LAST_FIGURE.__eq__)  # whose presence says that all are there
+        return [self._save_figure(name, drawn[name]) for name in names]
 
     def sample(self, count=64):
         """Draws `count` images from the model into `samples.npz` and a sheet into
@@ -224,22 +231,26 @@ class Run:
     def finished_summary(self):
         """The summary, if the run has trained to its end and was evaluated as its configuration
         says; else None."""
-        if not (self.has_trained and os.path.exists(self.path("summary.json"))):
+        path = self.path("summary.json")
+        if not (self.has_trained and os.path.exists(path)):
             return None
-        summary = files.read_json(self.path("summary.json"))
+        try:
+            summary = files.read_json(path)
+            found = [summary[name] for name in ("epochs", "test/eval_samples", "test/images")]
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{path} is not the summary of a run ({error!r}); evaluating anew")
+            return None
         is_current = (
-            summary["epochs"] == self.state.epoch
-            and summary["test/eval_samples"] == self._eval_samples
-            and summary.get("test/likelihood_images", summary["test/images"])
-            == self._likelihood_images
+            found[:2] == [self.state.epoch, self._eval_samples]
+            and summary.get("test/likelihood_images", found[2]) == self._likelihood_images
             and summary.get("test/batch_statistics") == self._batch_statistics()
         )
         return summary if is_current else None
 
     @property
     def has_figures(self):
-        """Whether figures were drawn of the newest evaluation."""
-        evaluated, drawn = self.path("summary.json"), self.path("figures", "training_curves.png")
+        """Whether all figures were drawn of the newest evaluation."""
+        evaluated, drawn = self.path("summary.json"), self.path("figures", f"{_LAST_FIGURE}.png")
         return os.path.exists(drawn) and os.path.getmtime(drawn) >= os.path.getmtime(evaluated)
 
     @property
@@ -262,6 +273,10 @@ class Run:
                 self.model, self.config.training.initial_run
             )
         return state
+
+    def _weights_digest(self):
+        """Of the weights of now: names what was computed with them."""
+        return _digest(*self.model.get_weights())
 
     def _batch_statistics(self):
         """What `test/batch_statistics` says of an evaluation of now."""
@@ -395,6 +410,7 @@ class Run:
             config.batch_size,
             labels.batch_size,
             disjoint=labels.disjoint,
+            num_classes=self.model.num_classes,
             **common,
         )
 
@@ -580,7 +596,7 @@ class Run:
         return {
             "model": config.model.name,
             "dataset": config.dataset.name,
-            "protocol": self.dataset.protocol,
+            "protocol": self.dataset.protocol + _density(config.model, self.dataset),
             "seed": config.seed,
             "epochs": state.epoch,
             "train_images_per_second": round(images / state.train_seconds, 1)
@@ -594,7 +610,9 @@ class Run:
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},
             **({"test/kl/y": float(arrays["kl/y"].mean())} if "kl/y" in arrays else {}),
             **{
-                f"test/active_units/{site}": int((arrays[f"q_mean/{site}"].var(0) > 0.01).sum())
+                f"test/active_units/{site}": int(
+                    (arrays[f"q_mean/{site}"].var(0) - arrays[f"q_mean_noise/{site}"] > 0.01).sum()
+                )
                 for site in sites
             },
             **{
@@ -745,6 +763,12 @@ def check_initial_run(folder, config):
     theirs = configuration.from_json(os.path.join(folder, "config.json"))
     if not os.path.exists(os.path.join(folder, "model.keras")):
         raise RunError(f"{folder} has not finished training: it has no model.keras to start from")
+    state = training.Checkpoints(os.path.join(folder, "checkpoints")).state()
+    if state and not state.stopped_early and state.epoch < theirs.training.epochs:
+        raise RunError(
+            f"{folder} has not finished training: {state.epoch} of {theirs.training.epochs} epochs "
+            "are done, and its model.keras is older"
+        )
     ours, theirs = (
         configuration.flatten({part: c[part].to_dict() for part in ("model", "dataset")})
         for c in (config, theirs)
@@ -775,14 +799,14 @@ def load_initial_weights(model, folder):
         variable.assign(value)
     state = training.Checkpoints(os.path.join(folder, "checkpoints")).state()
     if state is not None:
-        return state.epoch + state.initial_epochs
+        return (state.best_epoch or state.epoch) + state.initial_epochs
     try:
         summary = files.read_json(os.path.join(folder, "summary.json"))
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} has neither checkpoints nor a summary.json, which say how long it trained"
         ) from error
-    return summary["epochs"] + summary.get("initial_epochs", 0)
+    return summary.get("best_epoch", summary["epochs"]) + summary.get("initial_epochs", 0)
 
 
 def build_model(config, dataset):
@@ -851,6 +875,40 @@ def commit():
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed else "")
+
+
+def _density(model, dataset):
+    """What the protocol says of a model that has a density of its own for real-valued pixels, in
+    place of the data set's likelihood."""
+    if "density" not in model or dataset.likelihood == "bernoulli":
+        return ""
+    scale = "learned" if model.get("train_output_scale") else model.output_scale
+    return f"; a {model.density} density of scale {scale}"
+
+
+def _check_data(config, dataset):
+    """Refuses models whose images lie in [0, 1], with data that do not, and a PixelCNN of
+    densities."""
+    model = config.model.to_dict()
+    has_pixel_cnn = "pixel_filters" in model and model.get("decoder", "pixel_cnn") == "pixel_cnn"
+    if has_pixel_cnn and dataset.likelihood == "gaussian":
+        raise RunError(
+            f"expected binary pixels or grey levels, as the PixelCNN of {config.model.name} draws. "
+            f"Received: {dataset.name}, a density; of images, --config.dataset.dequantization=bins"
+        )
+    if model.get("prior") == "vampprior":
+        what, field = "pseudo-inputs", "model.prior=standard"
+    elif model.get("output_mean") == "sigmoid" and dataset.likelihood != "bernoulli":
+        what, field = "means", "model.output_mean=linear"
+    else:
+        return
+    low, high = float(dataset.train.images.min()), float(dataset.train.images.max())
+    if low < 0.0 or high > 1.0:
+        raise RunError(
+            f"expected data between 0 and 1, as the {what} of this {config.model.name} are. "
+            f"Received: {dataset.name}, from {low:.3g} to {high:.3g}; --config.{field}, or, of "
+            "images, --config.dataset.dequantization=none"
+        )
 
 
 def _initialize_pseudo_inputs(model, config, dataset):

@@ -15,6 +15,7 @@ from tfhvae.models.base import stateless_seed
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.feature_map import FAME
 from tfhvae.models.gaussian_hierarchy import GaussianHVAE
+from tfhvae.models.parts import check_choice
 from tfhvae.models.semi_supervised import SemiSupervisedModel
 from tfhvae.models.variational_ladder import VLAE
 from tfhvae.traces import mean_over_classes
@@ -133,7 +134,7 @@ def masked_reconstructions(model, x, seed, count=10, to_pictures=None):
     """What a FAME's PixelCNN makes of the image alone, and of the latent variables alone (Maaløe &
     Winther 2018, Fig. 3). `x`: `[N, *event]`."""
     x = tf.constant(np.asarray(x[:count]), tf.float32)
-    masked = model.masked_reconstructions(x, model.noise(stateless_seed(seed, 14), count))
+    masked = model.masked_reconstructions(x, model.noise(stateless_seed(seed, 14), len(x)))
     rows = {"test images": x, "from pixels before": masked["image"], "from z": masked["latents"]}
     return plotting.labelled_rows(
         np.stack([_shown(row, to_pictures) for row in rows.values()]),
@@ -232,7 +233,7 @@ def gibbs_samples(model, x, seed, side=8, num_steps=50, to_pictures=None):
     samples, as means of p(x|.) (Zhao et al. 2017, Fig. 2). Of real-valued images the chain
     passes the means on, see `evaluation.gibbs_chain`. `x`: `[N, *event]`."""
     x = np.asarray(x[: side * side])
-    pass_means = model.likelihood != "bernoulli"
+    pass_means = model.likelihood != "bernoulli" and not model.is_autoregressive
     chain = estimates.gibbs_chain(model, x, num_steps, stateless_seed(seed, 20), pass_means)
     ancestral = model.generate(len(x), seed=stateless_seed(seed, 21)).mean
     rows = max(1, len(x) // side)
@@ -277,6 +278,7 @@ def traversals(model, x, seed, others="random", side=None, count=2000, to_pictur
       others: "random", the other layers drawn for every image, or "fixed", one draw for all.
       side: images along a unit; by default 20, or 12 where they are wider than 32 pixels.
     """
+    check_choice("others", others, ("random", "fixed"))
     limits, order = (-2.0, 2.0), model.generation_order
     side = side or (20 if max(model.event_shape[:2]) <= 32 else 12)
     ticks = np.linspace(*limits, side, dtype=np.float32)
@@ -301,7 +303,7 @@ def traversals(model, x, seed, others="random", side=None, count=2000, to_pictur
         labels[site] = (names[0], names[1] if len(names) > 1 else "")
     return plotting.image_sheets(
         sheets,
-        f"traversal of one layer, the others {'random' if others == 'random' else 'fixed'} (means)",
+        f"traversal of one layer, the others {others} (means)",
         limits,
         labels,
     )

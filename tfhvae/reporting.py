@@ -28,7 +28,7 @@ def print_summary(summary):
         )
     if "test/error_percent" in summary:
         table.add_row(
-            f"classification error, {summary['num_labels']} labels",
+            f"error of {summary['test/classifier']}, {summary['num_labels']} labels",
             f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %",
         )
         if summary["published/error_percent"] is not None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfhvae import files, plotting
+from tfhvae import configuration, files, plotting
 from tfhvae.errors import RunError
 
 RECORD = ("summary.json", "config.json", "metrics.csv")
@@ -23,22 +23,13 @@ _HEADER = """# Results
 Test log-likelihoods are means in nats over the whole test set, by importance sampling with S samples;
 ± is the standard error over test images. Protocols differ by up to 3.5 nats: compare only within
 one. Each row is a folder beside this page, with its configuration, curve and figures; the command
-that repeats it stands below the table. This page is generated: `python -m tfhvae.results table`.
+that repeats it stands below the table. Active units have KL(q‖p) > 0.01 nats; where the prior has
+no KL of single units, a posterior mean whose variance over the test images is above 0.01. This page
+is generated: `python -m tfhvae.results table`.
 
 | model | data | ours | S | ELBO | published | source | epochs | seed | commit |
 |---|---|---|---|---|---|---|---|---|---|
 """
-
-# Figures that the page shows of a run, where it has them.
-_PICTURES = (
-    "samples",
-    "class_conditional",
-    "analogies",
-    "half_moons",
-    "traversals_fixed",
-    "gibbs_samples",
-    "masked_reconstructions",
-)
 
 # The models of a depth study, and their names in it.
 _FAMILIES = {"deep_vae": "VAE", "ladder_vae": "Ladder VAE", "prob_ladder": "prob. ladder"}
@@ -95,7 +86,7 @@ def table(results):
             records.append((name, files.read_json(path)))
     if not records:
         raise RunError(f"there is no run below {results}: add one with 'add RUN_FOLDER'")
-    rows = [_row(name, summary) for name, summary in records]
+    rows = [_row(results, name, summary) for name, summary in records]
     text = _HEADER + "\n".join(rows) + "\n\n"
     text += _comparison(results, records)
     text += _bounds(results, records)
@@ -162,7 +153,9 @@ def _few_labels(results, records):
             groups.setdefault(json.dumps(config, sort_keys=True), []).append((name, summary))
     if not groups:
         return ""
-    rows = [("model", "data", "labels", "error, %", "published, %", "epochs", "runs")]
+    rows = [
+        ("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")
+    ]
     studies = {}  # data set and number of labels -> groups of runs
     for key, group in groups.items():
         names, summaries = zip(*group)
@@ -176,6 +169,7 @@ def _few_labels(results, records):
                 model,
                 first["dataset"],
                 first["num_labels"],
+                first["test/classifier"],
                 f"{np.mean(errors):.2f}{spread}",
                 "–" if published is None else f"{published:.2f}",
                 epochs,
@@ -191,7 +185,7 @@ def _few_labels(results, records):
         _error_figure(results, *key, study) for key, study in studies.items() if len(study) > 1
     )
     return (
-        "## Few labels\n\nError of q(y|x) on the test images, of runs that differ in their seeds "
+        "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their seeds "
         "the mean and the standard deviation over runs.\n\n" + _markdown(rows) + "\n" + pictures
     )
 
@@ -270,17 +264,33 @@ def _suffix(count):
 
 def _run(name, config, summary):
     model, objective = config["model"], config["objective"]
+    has_normalization = model.get("batch_normalization", "none") != "none"
+    usual = configuration.MODELS[model["name"]].fields
+    usual = {**usual, "batch_normalization": "all" if has_normalization else "none"}
+    layers = len(model["latent_dims"])
+    usual["hidden_units"] = usual["hidden_units"][:layers]
     variant = (
         list(_FAMILIES).index(model["name"]),
-        model.get("batch_normalization", "none") != "none",
-        objective["warmup_epochs"] > 0,
-        # As in the papers, training with several samples is named.
+        has_normalization,
+        objective["warmup_epochs"] > 0 or objective.get("exponential_warmup_steps", 0) > 0,
+        _sampling(objective),
+        # Runs that differ from the papers' in anything else are columns of their own.
         *(
-            f"{short} {objective[field]}" if objective.get(field, 1) > 1 else ""
-            for short, field in (("MC", "num_samples"), ("IW", "num_importance"))
+            f"{field}={_joined(value) if isinstance(value, list) else value}"
+            for field, value in model.items()
+            if field in usual
+            and field != "latent_dims"
+            and value != (list(usual[field]) if isinstance(usual[field], tuple) else usual[field])
         ),
     )
     return _Run(name, variant, tuple(model["latent_dims"]), summary)
+
+
+def _sampling(objective):
+    """Training with several samples, which is named as in the papers; "" for one."""
+    names = (("MC", "num_samples"), ("IW", "num_importance"))
+    several = (f"{short} {objective[f]}" for short, f in names if objective.get(f, 1) > 1)
+    return ", ".join(several)
 
 
 def _depth_figure(runs, title):
@@ -360,14 +370,18 @@ def _joined(numbers, separator="-"):
 
 def _markdown(rows):
     """A table; the first row is its head."""
-    head, *body = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    texts = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    head, *body = ["| " + " | ".join(text) + " |" for text in texts]
     return "\n".join([head, "|---" * len(rows[0]) + "|", *body]) + "\n"
 
 
-def _row(name, summary):
+def _row(results, name, summary):
     published = summary["published/log_likelihood"]
+    path = os.path.join(results, name, "config.json")
+    sampling = _sampling(files.read_json(path)["objective"]) if os.path.exists(path) else ""
+    first = summary.get("initial_run")
     cells = (
-        f"[{summary['model']}]({name})",
+        f"[{summary['model']}]({name})" + (f", {sampling}" if sampling else ""),
         summary["dataset"],
         with_error(summary),
         _samples(summary),
@@ -375,7 +389,8 @@ def _row(name, summary):
         "–" if published is None else f"{published:.2f}",
         summary["published/source"]
         + (f" ({summary['published/protocol']})" if summary["published/protocol"] else ""),
-        f"{summary['epochs']}, {summary['status']}; weights of epoch {summary['best_epoch']}",
+        (f"{summary['initial_epochs']} of {first}, then " if first else "")
+        + f"{summary['epochs']}, {summary['status']}; weights of epoch {summary['best_epoch']}",
         summary["seed"],
         summary["commit"],
     )
@@ -395,7 +410,7 @@ def _details(results, name, summary):
         f"KL {site} {summary[f'test/kl/{site}']:.2f} nats"
         + (f", {active} active units" if active is not None else "")
         for site in sites
-        for active in [summary.get(f"test/active_units/{site}")]
+        for active in [_active_units(summary, site)]
     )
     if "test/error_percent" in summary:
         published = summary.get("published/error_percent")
@@ -404,20 +419,32 @@ def _details(results, name, summary):
             f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %"
             + (f", published {published:.2f} %" if published is not None else "")
         )
-    pictures = [  # a plane has no sheet of samples
-        figure
-        for figure in (*_PICTURES, "training_curves")
-        if os.path.exists(os.path.join(results, name, "figures", f"{figure}.png"))
-    ]
+    folder = os.path.join(results, name, "figures")
+    pictures = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    statistics = summary.get("test/batch_statistics")
     return (
         f"## {name}\n\n"
         f"    {summary['command']}\n\n"
-        f"Protocol: {summary['protocol']}. log p(x|z) {summary['test/log_px']:.2f} nats; {latent}. "
+        f"Protocol: {summary['protocol']}. "
+        + (f"Batch statistics {statistics}. " if statistics else "")
+        + f"log p(x|z) {summary['test/log_px']:.2f} nats; {latent}. "
         f"Trained for {summary['train_seconds'] / 60:.0f} minutes "
         f"({summary['train_images_per_second']:,.0f} images/s).\n\n"
-        + " ".join(f"![{figure}]({name}/figures/{figure}.png)" for figure in pictures)
+        + "\n".join(_thumbnail(f"{name}/figures/{picture}") for picture in pictures)
         + "\n"
     )
+
+
+def _active_units(summary, site):
+    """By KL where units have one, else by the variance of the posterior mean; None of y."""
+    by_kl = summary.get(f"test/active_units_kl/{site}")
+    return summary.get(f"test/active_units/{site}") if by_kl is None else by_kl
+
+
+def _thumbnail(path):
+    """A small picture that leads to the whole one."""
+    name = os.path.basename(path).removesuffix(".png")
+    return f'<a href="{path}"><img src="{path}" alt="{name}" title="{name}" height="180"></a>'
 
 
 def with_error(summary):

@@ -543,7 +543,11 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.held_out, self.scalars = held_out, scalars or dict
 
     def on_train_begin(self, logs=None):
-        self.writer = tf.summary.create_file_writer(self.folder)
+        try:
+            self.writer = tf.summary.create_file_writer(self.folder)
+            self.writer.init()
+        except tf.errors.OpError as error:
+            raise RunError(f"cannot write to {self.folder}: {error.message}") from error
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()

@@ -33,4 +33,5 @@ def get_config(variant="ladder_vae-5"):
     config = sonderby(variant, "small_norb", epochs=4000, warmup_epochs=1000, published=PUBLISHED)
     config.model.activation = "tanh"
     config.optimizer.learning_rate = 0.002
+    config.published.protocol = "not comparable: the papers do not say how images were resized"
     return config

@@ -7,8 +7,9 @@
 
 Variants: m2, adgm, adgm_deterministic (`a` is a deterministic layer, figure 5) and sdgm. All 60,000
 training images are unlabelled, 100 of them labelled as well; half of every batch of 200 is labelled;
-pixels with a standard deviation below 0.1 are dropped. Learning rate, batch normalisation, clipping,
-the prior on the weights and beta = 0.1 are those of the authors' code, the rest those of the paper.
+pixels with a standard deviation below 0.1 are dropped. Learning rate, clipping and the prior on the
+weights are those of both of the authors' codes, batch normalisation and beta = 0.1 those of the later
+one, for the SDGM (the earlier one, for the ADGM, has none and beta = 2); the rest is the paper's.
 
 Time on two cores: about 50 s an epoch (adgm), 1000 epochs. Expected: about 1 % (adgm, sdgm), 9 to 12 %
 (m2).

@@ -68,6 +68,8 @@ class DataSet:
         or None. The P kept ones are then a column: images are (N, P, 1, 1).
       pixel_means: float32 (H, W, C), the means of the training images, beside a
         `pixel_mask`.
+      picture_scale: float32 (C,), by which images are multiplied to be shown between 0 and 1; None
+        where they lie there.
       marked: int64 (M,), indices of the training images that are labelled where few are, or None
         where the set names none.
       column_names: of a table, whose rows (D columns) are images (N, D, 1, 1); None of images.
@@ -83,6 +85,7 @@ class DataSet:
     class_names: tuple[str, ...] | None = None
     pixel_mask: np.ndarray | None = None
     pixel_means: np.ndarray | None = None
+    picture_scale: np.ndarray | None = None
     column_names: tuple[str, ...] | None = None
     marked: np.ndarray | None = None
 
@@ -102,14 +105,19 @@ class DataSet:
         return None if self.class_names is None else len(self.class_names)
 
     def to_pictures(self, images):
-        """Puts dropped pixels back, each as its mean over the training images.
+        """Images as a person sees them: dropped pixels are put back, each as its mean over the
+        training images, and intensities lie between 0 and 1.
 
         Args:
           images: (..., *image_shape).
 
         Returns:
-          (..., *picture_shape); `images` themselves without a `pixel_mask`.
+          (..., *picture_shape); `images` themselves where nothing was dropped or scaled.
         """
+        pictures = self._with_dropped_pixels(images)
+        return pictures if self.picture_scale is None else pictures * self.picture_scale
+
+    def _with_dropped_pixels(self, images):
         if self.pixel_mask is None:
             return images
         images = np.asarray(images)
@@ -155,7 +163,8 @@ def load(
         "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k", for
         `pv_simulated` "all" or "known_1" to "known_6": so many conditions known.
       cameras: of `small_norb`, "left" (default) or "both", side by side.
-      dequantization: of `small_norb`, `svhn` and `celeba`, "uniform" (default) or "none".
+      dequantization: of `small_norb`, `svhn` and `celeba`, "uniform" (default), "none", or "bins":
+        grey levels stay discrete, with a discretised logistic likelihood.
       crop: of `celeba`, side of the square in the middle, "140" (default) or "108".
       colours: of `celeba`, "rgb" (default) or "grey".
       min_pixel_std: drops the pixels whose standard deviation over the training
@@ -527,7 +536,18 @@ _NORB_CAMERAS = {"left": (0,), "both": (0, 1)}
 _NORB_SCALING = {
     "uniform": "greyscale in [0,1]: (x+u)/256, uniform noise u one grey level wide drawn once",
     "none": "greyscale in [0,1]: x/255, no noise added (densities have no upper bound)",
+    "bins": "greyscale, probabilities of 256 levels: (x+0.5)/256, x rounded",
 }
+
+
+def _likelihood(dequantization):
+    """Of grey levels: a density, unless they stay the discrete numbers that they are."""
+    return "discretized_logistic" if dequantization == "bins" else "gaussian"
+
+
+def _middles(levels):
+    """The middles of 256 bins in [0, 1]."""
+    return (np.rint(np.asarray(levels, np.float32)) + np.float32(0.5)) / np.float32(256)
 
 
 def _small_norb(name, data_dir, seed, split, cameras, dequantization):
@@ -540,7 +560,10 @@ def _small_norb(name, data_dir, seed, split, cameras, dequantization):
                 views.append(block_mean(pairs[:, camera], 32))
             else:
                 levels = block_mean(pairs[:, camera], 32, unit=1)
-                views.append(dequantize(levels, 256, seed, f"noise {part} {camera}"))
+                if dequantization == "bins":
+                    views.append(_middles(levels))
+                else:
+                    views.append(dequantize(levels, 256, seed, f"noise {part} {camera}"))
         parts.append((np.concatenate(views, axis=2), labels))
         del pairs  # the next part's 448 MB take its place
     (images, labels), test = parts
@@ -550,13 +573,13 @@ def _small_norb(name, data_dir, seed, split, cameras, dequantization):
         order = _fixed_order(len(images))
         counts = (len(images) - NORB_VALIDATION, NORB_VALIDATION)
         train, validation = _cut(images[order], labels[order], counts)
-    drawn = "" if dequantization == "none" else f" (seed {seed})"
+    drawn = f" (seed {seed})" if dequantization == "uniform" else ""
     view = "left camera" if cameras == "left" else "both cameras side by side"
     return DataSet(
         name,
         f"{_NORB_SCALING[dequantization]}{drawn}, 96x96 averaged over 3x3 blocks to 32x32, {view},"
         f" {_NORB_LAYOUT[split]}",
-        "gaussian",
+        _likelihood(dequantization),
         None,
         train,
         validation,
@@ -571,24 +594,28 @@ _SVHN_LAYOUT = {
 }
 
 
-_SVHN_SCALING = ("uniform", "none")
+_SVHN_SCALING = {
+    "uniform": None,  # its protocol names the standard deviations
+    "none": "colours in [0,1]: x/255, no noise added (densities have no upper bound)",
+    "bins": "colours, probabilities of 256 levels: (x+0.5)/256",
+}
 
 
 def _svhn(name, data_dir, seed, split, dequantization):
     parts = ("train",) if split == "73k_26k" else ("train", "extra")
     images, labels = map(list, zip(*(sources.load_svhn(part, data_dir) for part in parts)))
     images = images[0] if len(images) == 1 else np.concatenate(images)
-    if dequantization == "none":
+    if dequantization != "uniform":
+        scaled = _middles if dequantization == "bins" else lambda levels: levels / np.float32(255)
         test_images, test_labels = sources.load_svhn("test", data_dir)
         return DataSet(
             name,
-            "colours in [0,1]: x/255, no noise added (densities have no upper bound),"
-            f" {_SVHN_LAYOUT[split]}",
-            "gaussian",
+            f"{_SVHN_SCALING[dequantization]}, {_SVHN_LAYOUT[split]}",
+            _likelihood(dequantization),
             None,
-            Split(images / np.float32(255), np.concatenate(labels)),
+            Split(scaled(images), np.concatenate(labels)),
             None,
-            Split(test_images / np.float32(255), test_labels),
+            Split(scaled(test_images), test_labels),
             _DIGIT_NAMES,
         )
     mean, square = (moment.mean(axis=(0, 1)) for moment in pixel_moments(images))
@@ -606,6 +633,7 @@ def _svhn(name, data_dir, seed, split, dequantization):
         None,
         Split(dequantize(test_images, std, seed, "noise test"), test_labels),
         _DIGIT_NAMES,
+        picture_scale=np.float32(std / 256.0),
     )
 
 
@@ -614,6 +642,7 @@ _CELEBA_SIZE = 64
 _CELEBA_SCALING = {
     "uniform": "(x+u)/256, uniform noise u one grey level wide drawn once",
     "none": "x/255, no noise added (densities have no upper bound)",
+    "bins": "probabilities of 256 levels, (x+0.5)/256",
 }
 
 
@@ -654,17 +683,19 @@ def _celeba(name, data_dir, seed, crop, colours, dequantization):
         )
         if dequantization == "none":
             images = images / np.float32(255)
+        elif dequantization == "bins":
+            images = _middles(images)
         else:
             images = dequantize(images, 256, seed, f"noise {part}")
         splits.append(Split(images))
-    drawn = "" if dequantization == "none" else f" (seed {seed})"
+    drawn = f" (seed {seed})" if dequantization == "uniform" else ""
     counts = "/".join(f"{last - first + 1:,}" for first, last in sources.CELEBA_NUMBERS.values())
     return DataSet(
         name,
         f"{_CELEBA_SCALING[dequantization]}{drawn}, the middle {crop}x{crop} of aligned faces"
         f" averaged to {_CELEBA_SIZE}x{_CELEBA_SIZE},"
         f" {'luminance' if colours == 'grey' else 'colour'}, {counts} (official partition)",
-        "gaussian",
+        _likelihood(dequantization),
         None,
         *splits,
     )
@@ -768,7 +799,7 @@ _RECIPES = {
     "svhn": _Recipe(
         "SVHN's cropped digits 32x32 in colour, real-valued density",
         _svhn,
-        {"split": tuple(_SVHN_LAYOUT), "dequantization": _SVHN_SCALING},
+        {"split": tuple(_SVHN_LAYOUT), "dequantization": tuple(_SVHN_SCALING)},
     ),
     "celeba": _Recipe(
         "CelebA's aligned faces, their middle averaged to 64x64, colour or grey, without labels",

@@ -64,6 +64,7 @@ def semi_supervised_batches(
     first_epoch=0,
     binarization=None,
     disjoint=False,
+    num_classes=None,
 ):
     """Endless batches `((x_l [L, H, W, C], y_l [L]), x_u [B, H, W, C])`.
 
@@ -82,6 +83,10 @@ def semi_supervised_batches(
       binarization: as of `training_batches`, of both parts.
       disjoint: whether the unlabelled images are only those that are not labelled; otherwise they
         are all images, as in the authors' code.
+      num_classes: Y, if known; labels of 0 to Y - 1 are right then, without it none below 0.
+
+    Raises:
+      ValueError: for indices or labels that are out of range.
     """
     labelled = np.asarray(labelled, np.int64)
     if labelled.ndim != 1 or not len(labelled) or len(np.unique(labelled)) != len(labelled):
@@ -98,7 +103,11 @@ def semi_supervised_batches(
     if disjoint:
         unlabelled = np.setdiff1d(unlabelled, labelled)
     steps = steps_per_epoch(len(images), unlabelled_batch, len(images) - len(unlabelled))
-    y = tf.constant(np.asarray(labels)[labelled], tf.int32)
+    y = np.asarray(labels)[labelled]
+    if y.min() < 0 or (num_classes is not None and y.max() >= num_classes):
+        most = "" if num_classes is None else f" to {num_classes - 1}"
+        raise ValueError(f"expected labels from 0{most}. Received: {y.min()} to {y.max()}")
+    y = tf.constant(y, tf.int32)
     images, labelled = tf.constant(images, tf.float32), tf.constant(labelled)
     unlabelled = tf.constant(unlabelled)
 

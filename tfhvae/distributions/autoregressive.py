@@ -18,7 +18,7 @@ class Autoregressive(tfd.Distribution):
       sample: `uniform [n, *batch, *event] -> (x, conditional(x))`, the images that uniform numbers
         in [0, 1) stand for.
       event_shape: `(height, width, channels)`.
-      batch_shape: of the parameters.
+      batch_shape: of the parameters; a tensor where it is known when the graph runs only.
 
     There is no mean in closed form; `conditional(x).mean()` has the mean of each pixel given those
     before it.
@@ -31,7 +31,7 @@ class Autoregressive(tfd.Distribution):
         self._conditional = conditional
         self._sample_with_conditional = sample
         self._shape = tf.TensorShape(event_shape)
-        self._parameter_shape = tf.TensorShape(batch_shape)
+        self._parameter_shape = batch_shape
         super().__init__(
             dtype=tf.float32,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -60,7 +60,8 @@ class Autoregressive(tfd.Distribution):
         return conditional.mean(), x
 
     def _uniform(self, shape, seed):
-        shape = [*shape, *self._parameter_shape, *self._shape]
+        parts = (shape, self._batch_shape_tensor(), self._shape)
+        shape = tf.concat([tf.convert_to_tensor(part, tf.int32) for part in parts], 0)
         return tf.random.stateless_uniform(shape, tfp.random.sanitize_seed(seed))
 
     def _sample_n(self, n, seed=None):
@@ -76,7 +77,7 @@ class Autoregressive(tfd.Distribution):
         return tf.constant(self._shape.as_list(), tf.int32)
 
     def _batch_shape(self):
-        return self._parameter_shape
+        return tf.TensorShape(tf.get_static_value(self._batch_shape_tensor(), partial=True))
 
     def _batch_shape_tensor(self):
-        return tf.constant(self._parameter_shape.as_list(), tf.int32)
+        return tf.convert_to_tensor(self._parameter_shape, tf.int32)

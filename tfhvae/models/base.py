@@ -42,17 +42,29 @@ class LatentVariableModel(keras.Model):
     """A generative model p(x, z) with an inference model q(z|x).
 
     Subclasses define `noise_shapes`, `trace`, `decode` and `generate`, make their layers in
-    `__init__` and end it with `self.build_from_event_shape()`.
+    `__init__` and end it with `self.build_from_event_shape()`. To be saved, they keep the other
+    arguments of `__init__` in `self.config`.
 
     Args:
       event_shape: shape of one image, `(height, width, channels)`.
+
+    Raises:
+      ValueError: for a `dtype` other than Keras' global policy, which is that of every layer.
     """
 
     uses_convolutions = False  # which gain nothing from XLA on a CPU
     is_autoregressive = False  # whether a pixel depends on those before it, given the latents
 
     def __init__(self, event_shape, **kwargs):
-        super().__init__(**kwargs)
+        # Densities take x in full precision, whatever the layers compute in.
+        super().__init__(autocast=False, **kwargs)
+        policy = keras.config.dtype_policy()
+        if self.dtype_policy.name != policy.name:
+            raise ValueError(
+                f"expected the dtype of Keras' global policy, {policy.name}; another one is set by "
+                "keras.config.set_dtype_policy before the model is made. "
+                f"Received: dtype={self.dtype_policy.name}"
+            )
         self.event_shape = tuple(event_shape)
         self.objective = None
         self._is_evaluating = False
@@ -91,6 +103,10 @@ class LatentVariableModel(keras.Model):
           training: whether normalisation and dropout layers are in training mode.
         """
 
+    def evaluation_trace(self, x, noise):
+        """The trace whose weights estimate log p(x): where training approximates a sum, exact."""
+        return self.trace(x, noise=noise)
+
     @abc.abstractmethod
     def decode(self, latents, training=False):
         """p(x | latents), a distribution over images. `latents`: `{site: [..., units]}`."""
@@ -99,6 +115,29 @@ class LatentVariableModel(keras.Model):
     def generate(self, num_samples=1, latents=None, seed=None) -> Generation:
         """Draws images. Sites named in `latents` (`{site: [N, units]}`) are clamped, the others
         drawn from p; then N replaces `num_samples`."""
+
+    def given_latents(self, latents, num_samples):
+        """What `generate` was given: `({site: [N, units]}, N)`, N being `num_samples` where that is
+        nothing.
+
+        Raises:
+          ValueError: for a site that the model does not have, another shape, or different N.
+        """
+        latents, sites = dict(latents or {}), self.generation_order
+        shapes = {name: tf.TensorShape(value.shape) for name, value in latents.items()}
+        expected = tf.TensorShape([None])
+        for name, shape in shapes.items():
+            if name not in sites:
+                raise ValueError(f"expected latents among {', '.join(sites) or 'none'}. Received: {name}")
+            size = expected.concatenate(self.noise_shapes[name])
+            if not shape.is_compatible_with(size):
+                raise ValueError(f"expected {name} of shape {size}. Received: {shape}")
+        if len({shape[0] for shape in shapes.values() if shape[0] is not None}) > 1:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ValueError(f"expected as many rows in all latents. Received: {given}")
+        for value in latents.values():
+            num_samples = tf.shape(value)[0]
+        return latents, num_samples
 
     # Noise ---------------------------------------------------------------------------------------
 
@@ -208,6 +247,24 @@ class LatentVariableModel(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing is left to build. Under a strategy, Keras would take a batch for it, also from a
         validation set that was just read to its end."""
+
+    def get_config(self):
+        return {
+            "event_shape": list(self.event_shape),
+            **self.config,
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The model under the dtype policy that it had, which stays without effect on others."""
+        config, policy = dict(config), keras.config.dtype_policy()
+        keras.config.set_dtype_policy(config.pop("dtype", policy))
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(policy)
 
     def get_compile_config(self):
         """Saved models hold weights and architecture; how they were trained stands in the

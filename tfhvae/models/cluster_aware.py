@@ -175,7 +175,8 @@ class CaGeM(SemiSupervisedModel):
         noise = self.noise_or_draw(noise, x, num_samples)
         values, image = values or {}, parts.flatten_event(x)
         q_z1, z1 = self._infer_z1(image, noise, values.get("z1"), training)
-        vectors, log_q = self.infer_class(self._log_q_y(z1, image, training), y, noise)
+        log_q_y = self._log_q_y(z1, image, training)
+        vectors, log_q = self.infer_class(log_q_y, y, noise)
         q_z2 = self.q_z2([self.lift(z1, y), image, vectors], training=training)[0]
         value = self.lift_value(values.get("z2"), y)
         z2 = draw(q_z2, STANDARD_NORMAL, self.lift(noise["z2"], y), value)
@@ -187,7 +188,7 @@ class CaGeM(SemiSupervisedModel):
         }
         log_p_y = self._log_p_y(z2.value, training)
         if y is None and self.label_inference == "gumbel":
-            weights = tf.exp(self._log_q_y(z1, image, training))
+            weights = tf.exp(log_q_y)
         else:
             weights = vectors
         log_px = self.decode({"z1": self.lift(z1, y), "y": vectors}, training).log_prob(x)
@@ -195,10 +196,7 @@ class CaGeM(SemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        given = dict(latents or {})
-        count = num_samples if y is None else len(y)
-        for value in given.values():
-            count = tf.shape(value)[0]
+        given, count = self.given_latents(latents, self.image_count(num_samples, y))
         z2 = given.get("z2")
         if z2 is None:
             z2 = tf.random.stateless_normal([count, self.latent_dims[1]], stateless_seed(seed, 0))
@@ -219,6 +217,3 @@ class CaGeM(SemiSupervisedModel):
         p = self.decode({"z1": z1, "y": self.one_hot(y)})
         drawn = {"z2": z2, "z1": z1}
         return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}

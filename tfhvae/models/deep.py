@@ -83,9 +83,8 @@ class GaussianHierarchy(LatentVariableModel):
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
-        given, latents, above = latents or {}, {}, None
-        for value in given.values():
-            num_samples = tf.shape(value)[0]
+        given, num_samples = self.given_latents(latents, num_samples)
+        latents, above = {}, None
         for level in reversed(range(len(self.latent_dims))):
             site, units = self.site_names[level], self.latent_dims[level]
             if site in given:
@@ -99,9 +98,6 @@ class GaussianHierarchy(LatentVariableModel):
             above = latents[site]
         p = self.decode(latents)
         return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 0)), latents)
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
 
 
 class DenseHierarchy(GaussianHierarchy):

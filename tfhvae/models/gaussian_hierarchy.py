@@ -147,7 +147,7 @@ class GaussianHVAE(DeepVAE):
     def output_scale(self):
         """sigma, a number, or a tensor `[]` where it is learned."""
         if hasattr(self, "log_output_scale"):
-            return tf.exp(self.log_output_scale)
+            return tf.exp(tf.cast(self.log_output_scale, tf.float32))
         return self.config["output_scale"]
 
     def decode(self, latents, training=False):

@@ -166,6 +166,11 @@ class Prior(keras.layers.Layer):
             raise ValueError(
                 f"expected num_components >= 1. Received: num_components={num_components}"
             )
+        if len(pseudo_input_init) != 2:
+            raise ValueError(
+                "expected pseudo_input_init of a mean and a standard deviation. "
+                f"Received: {tuple(pseudo_input_init)}"
+            )
         if kind == "mixture":
             self.loc = self.add_weight(
                 shape=(num_components, units),
@@ -314,6 +319,8 @@ class AutoregressiveDecoder(keras.layers.Layer):
         if not self.joins_image:
             return conditional(tf.zeros(tf.concat([tf.shape(context)[:-3], self.event_shape], 0)))
         batch = () if context is None else context.shape[:-3]
+        if not tf.TensorShape(batch).is_fully_defined():
+            batch = tf.shape(context)[:-3]
 
         def sample(uniform):
             x, parameters = self._sample_in_groups(uniform, context)

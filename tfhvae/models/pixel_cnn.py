@@ -77,9 +77,7 @@ class PixelCNNModel(LatentVariableModel):
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
+        num_samples = self.given_latents(latents, num_samples)[1]
         shape = [num_samples, *self.event_shape]
         uniform = tf.random.stateless_uniform(shape, stateless_seed(seed, 0))
         return Generation(*self.decode({}).from_uniform(uniform), {})
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}

@@ -44,7 +44,7 @@ class SemiSupervisedModel(LatentVariableModel):
       label_inference: of an unknown y, "enumerated" (the sum over classes is exact and costs Y
         times as much) or "gumbel": one relaxed one-hot draw (Jang et al. 2017; Maddison et al.
         2017), for many classes. Its bound is one of the relaxed model: biased, the less so the
-        lower the temperature.
+        lower the temperature. Test sets are evaluated with the exact sum all the same.
       temperature: of the relaxation.
     """
 
@@ -86,6 +86,13 @@ class SemiSupervisedModel(LatentVariableModel):
             trace = self.trace(x, y=y, noise=noise, training=training)
         return trace, -tf.reduce_mean(trace.label.log_q, 0)
 
+    def evaluation_trace(self, x, noise):
+        trained_with, self.label_inference = self.label_inference, "enumerated"
+        try:
+            return self.trace(x, noise=noise)
+        finally:
+            self.label_inference = trained_with
+
     def noise(self, seed, batch_size, num_samples=1):
         noise = super().noise(seed, batch_size, num_samples)
         if self.label_inference == "gumbel":
@@ -106,6 +113,19 @@ class SemiSupervisedModel(LatentVariableModel):
         return self.decode({**latents, "y": self.one_hot(y)}, training).mean()
 
     def one_hot(self, y):
+        """`[N]` classes as vectors `[N, Y]`. In a graph, where values are not known, one that is
+        out of range is a vector of zeros."""
+        y = tf.convert_to_tensor(y)
+        if y.shape.rank != 1 or not y.dtype.is_integer:
+            raise ValueError(
+                f"expected integer classes [N]. Received: {y.dtype.name}, shape {y.shape}"
+            )
+        known = tf.get_static_value(y)
+        if known is not None and known.size and not 0 <= known.min() <= known.max() < self.num_classes:
+            raise ValueError(
+                f"expected classes from 0 to {self.num_classes - 1}. "
+                f"Received: {known.min()} to {known.max()}"
+            )
         return tf.one_hot(y, self.num_classes)
 
     def infer_class(self, log_q, y, noise):
@@ -148,6 +168,10 @@ class SemiSupervisedModel(LatentVariableModel):
         if value is None or value.shape.rank == 3:
             return value
         return tf.tile(value, [1, self.num_classes, 1, 1])
+
+    def image_count(self, num_samples, y):
+        """How many images to generate: one for each class in `y`, or `num_samples`."""
+        return num_samples if y is None else len(self.one_hot(y))
 
     def classes(self, num_samples, y, seed):
         """`[N]` classes: those given, or draws from the uniform p(y)."""
@@ -232,9 +256,6 @@ class _DenseSemiSupervisedModel(SemiSupervisedModel):
             parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
         )
 
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
-
 
 @keras.saving.register_keras_serializable(package="tfhvae")
 class M2(_DenseSemiSupervisedModel):
@@ -281,9 +302,8 @@ class M2(_DenseSemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        latents = dict(latents or {})
+        latents, count = self.given_latents(latents, self.image_count(num_samples, y))
         if "z" not in latents:
-            count = num_samples if y is None else len(y)
             latents["z"] = tf.random.stateless_normal(
                 [count, self.latent_dim], stateless_seed(seed, 0)
             )
@@ -413,10 +433,7 @@ class M1M2(SemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        given = dict(latents or {})
-        count = num_samples if y is None else len(y)
-        for value in given.values():
-            count = tf.shape(value)[0]
+        given, count = self.given_latents(latents, self.image_count(num_samples, y))
         z2, z1 = given.get("z2"), given.get("z1")
         if z2 is None:
             z2 = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))
@@ -427,9 +444,6 @@ class M1M2(SemiSupervisedModel):
         p = self.decode({"z1": z1})
         drawn = {"z2": z2, "z1": z1}
         return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -526,10 +540,7 @@ class ADGM(_DenseSemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        given = dict(latents or {})
-        count = num_samples if y is None else len(y)
-        for value in given.values():
-            count = tf.shape(value)[0]
+        given, count = self.given_latents(latents, self.image_count(num_samples, y))
         z = given.get("z")
         if z is None:
             z = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))

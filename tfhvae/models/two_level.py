@@ -111,9 +111,7 @@ class TwoLevelModel(LatentVariableModel):
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
-        given = dict(latents or {})
-        if given:
-            num_samples = tf.shape(next(iter(given.values())))[0]
+        given, num_samples = self.given_latents(latents, num_samples)
         z2 = given.get("z2")
         if z2 is None:
             z2 = self.prior.sample(
@@ -126,9 +124,6 @@ class TwoLevelModel(LatentVariableModel):
         latents = {"z2": z2, "z1": z1}
         p = self.decode(latents)
         return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 2)), latents)
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")

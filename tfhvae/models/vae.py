@@ -124,13 +124,10 @@ class VAE(LatentVariableModel):
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
-        latents = dict(latents or {})
+        latents, num_samples = self.given_latents(latents, num_samples)
         if "z1" not in latents:
             latents["z1"] = self.prior.sample(
                 num_samples, self.latent_dim, self.encode, stateless_seed(seed, 0)
             )
         p = self.decode(latents)
         return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), latents)
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}

@@ -315,9 +315,7 @@ class VLAE(LatentVariableModel):
 
     def generate(self, num_samples=1, latents=None, seed=None):
         seed = self.next_seed() if seed is None else seed
-        given = latents or {}
-        for value in given.values():
-            num_samples = tf.shape(value)[0]
+        given, num_samples = self.given_latents(latents, num_samples)
         latents = {}
         for level in reversed(range(len(self.latent_dims))):
             site = self.site_names[level]
@@ -328,9 +326,6 @@ class VLAE(LatentVariableModel):
                 )
         p = self.decode(latents)
         return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 0)), latents)
-
-    def get_config(self):
-        return {"event_shape": list(self.event_shape), **self.config, "name": self.name}
 
 
 def _flat(h):
