@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from tfhvae import configuration, evaluation, models
+from tfhvae import configuration, evaluation, figures, models
 from tfhvae.distributions import Autoregressive
 from tfhvae.layers import MaskedBlock, MaskedConv2D, PixelCNN
 from tfhvae.models.parts import AutoregressiveDecoder
@@ -363,6 +363,7 @@ def test_masked_reconstructions_leave_one_path():
     for settings in ({"concatenate": False}, {"decoder": "independent"}):
         with pytest.raises(ValueError, match="whose inputs can be masked"):
             small_fame(**settings).masked_reconstructions(x, model.noise(4, 3))
+    assert len(figures.masked_reconstructions(model, x, 0, count=10).axes) > 0  # of fewer images
 
 
 def test_fame_checks_its_widths():

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfhvae import bounds, configuration, evaluation, experiments, figures, plotting
 from tfhvae.errors import RunError
 from tfhvae.layers import BatchNormalization, GaussianHead
-from tfhvae.models import M2, VAE, VLAE, GaussianHVAE, parts
+from tfhvae.models import M2, VAE, VLAE, GaussianHVAE, PixelHVAE, parts
 from tfhvae.models.convolutions import ConvolutionStack
 from tfhvae.objectives import ExponentialWarmup
 
@@ -428,6 +428,17 @@ def test_gibbs_chain_refuses():
     model = VAE((4, 4, 1), latent_dim=2, hidden_units=(3,))
     with pytest.raises(ValueError, match="num_steps >= 1. Received: num_steps=0"):
         evaluation.gibbs_chain(model, random_images((4, 4, 1)), 0)
+
+
+def test_gibbs_chain_of_a_pixel_cnn(seeded):
+    """Its pixels are drawn one by one, and have no means to pass on."""
+    model = PixelHVAE((4, 4, 1), latent_dims=(2, 2), hidden_units=4, width=0.05, pixel_filters=4)
+    x = np.round(random_images((4, 4, 1)))
+    chain = evaluation.gibbs_chain(model, x, 2, 1)
+    assert chain.sample.shape == (2, *x.shape) and set(np.unique(chain.sample)) == {0.0, 1.0}
+    np.testing.assert_array_equal(chain.sample, evaluation.gibbs_chain(model, x, 2, 1).sample)
+    with pytest.raises(ValueError, match="expected pass_means=False"):
+        evaluation.gibbs_chain(model, x, 2, 1, pass_means=True)
 
 
 # Figures

@@ -882,8 +882,9 @@ def _density(model, dataset):
     place of the data set's likelihood."""
     if "density" not in model or dataset.likelihood == "bernoulli":
         return ""
-    scale = "learned" if model.get("train_output_scale") else model.output_scale
-    return f"; a {model.density} density of scale {scale}"
+    is_learned = model.get("train_output_scale")
+    scale = "learned scale" if is_learned else f"scale {model.output_scale:.4g}"
+    return f"; a {model.density} density of {scale}"
 
 
 def _check_data(config, dataset):

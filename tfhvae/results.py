@@ -420,7 +420,8 @@ def _details(results, name, summary):
             + (f", published {published:.2f} %" if published is not None else "")
         )
     folder = os.path.join(results, name, "figures")
-    pictures = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    pictures = os.listdir(folder) if os.path.isdir(folder) else []
+    pictures.sort(key=lambda name: (name != "samples.png", name))
     statistics = summary.get("test/batch_statistics")
     return (
         f"## {name}\n\n"
