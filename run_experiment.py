@@ -270,7 +270,8 @@ def help_text(config):
         )
     lines += ["", "Fields of the configuration, each set by --config.SECTION.FIELD=VALUE:"]
     for name, value in configuration.flatten(config.to_dict()).items():
-        lines.append(f"  --config.{name}={value}")
+        choices = ", ".join(configuration.CHOICES.get(name, ()))
+        lines.append(f"  --config.{name}={value}" + (f"    (one of: {choices})" if choices else ""))
     for title, entries in (
         ("Models", {name: entry.summary for name, entry in configuration.MODELS.items()}),
         ("Data sets", DATASETS),

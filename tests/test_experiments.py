@@ -389,6 +389,17 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     assert run.has_trained
 
 
+def test_what_a_kill_left_half_written_goes(tmp_path):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    (tmp_path / "checkpoints").mkdir()
+    left = [tmp_path / ".0123abcd.model.keras", tmp_path / "checkpoints/.89abcdef.epoch-00001.npz"]
+    kept = [tmp_path / ".gitignore", tmp_path / "mine.0123abcd.txt"]
+    for path in (*left, *kept):
+        path.write_text("half")
+    run.train()
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
 def test_unreadable_checkpoint_is_passed_over(tmp_path):
     folder = tmp_path / "run"
     run = experiments.Run(small_config("vae", 3), str(folder), hardware_options=GRAPH)
@@ -516,7 +527,10 @@ def test_pictures_are_drawn_ever_more_rarely():
         (["--config.optimizer.global_clipnorm=-1"], "expected a positive optimizer.global_clip"),
         (["--config.evaluation.likelihood_images=0"], "a positive evaluation.likelihood_images"),
         (["--config.model.pseudo_input_init=(0.0, 1.0, 2.0)"], "a mean and a standard deviation"),
-        (["--dataset=half_moons", "--config.training.patience=0"], "data between 0 and 1, as the p"),
+        (
+            ["--dataset=half_moons", "--config.training.patience=0"],
+            "data between 0 and 1, as the p",
+        ),
         (["--epochs=0"], "expected training.epochs to be at least 1"),
         (["--batch_size=100000"], "expected a batch_size of at most 1297"),
         (["--eval_samples=0"], "expected evaluation.num_samples to be at least 1"),
@@ -585,6 +599,27 @@ def test_help_is_quick_and_complete():
     assert "tensorflow" not in result.stderr
     for name in (*configuration.MODELS, "dynamic_mnist", "--eval_samples", "--config.seed=0"):
         assert name in result.stdout
+
+
+def test_help_names_the_choices_that_the_code_takes():
+    from tfhvae import objectives
+    from tfhvae.models import parts, semi_supervised
+
+    choices = configuration.CHOICES
+    for field, values in {
+        "model.prior": parts.PRIORS,
+        "model.batch_normalization": parts.BATCH_NORMALIZATION,
+        "model.label_inference": semi_supervised.LABEL_INFERENCE,
+        "model.density": parts.FIXED_DENSITIES,
+        "model.output_mean": parts.OUTPUT_MEANS,
+        "objective.kl": objectives.KL_ESTIMATES,
+        "objective.gradient": objectives.GRADIENTS,
+    }.items():
+        assert choices[field] == values
+    config = configuration.base_config("vae", "digits")
+    assert "--config.objective.kl=sampled    (one of: sampled, analytic)" in (
+        run_experiment.help_text(config)
+    )
 
 
 def test_command_that_repeats_a_run_has_no_folders_of_this_machine():

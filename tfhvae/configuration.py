@@ -224,6 +224,20 @@ PSEUDO_INPUTS = ("random", "training_images")
 LABEL_CHOICES = ("random", "marked")
 SCHEDULES = ("constant", "step", "cosine")
 BATCH_STATISTICS = ("running", "recalibrated")
+CHOICES = {  # fields that take one of a few words, for --help
+    "model.prior": ("standard", "mixture", "vampprior"),
+    "model.pseudo_inputs": PSEUDO_INPUTS,
+    "model.batch_normalization": ("none", "hidden", "all"),
+    "model.label_inference": ("enumerated", "gumbel"),
+    "model.density": ("gaussian", "laplace"),
+    "model.output_mean": ("sigmoid", "linear"),
+    "labels.choice": LABEL_CHOICES,
+    "objective.kl": ("sampled", "analytic"),
+    "objective.gradient": ("standard", "sticking_the_landing", "doubly_reparameterized"),
+    "objective.warmup_per": ("epoch", "step"),
+    "optimizer.schedule": SCHEDULES,
+    "evaluation.batch_statistics": BATCH_STATISTICS,
+}
 
 
 def base_config(model, dataset):

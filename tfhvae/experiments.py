@@ -693,6 +693,9 @@ class Run:
                     f"another process is training in {self.workdir}: wait for it, or choose "
                     "another --workdir"
                 ) from error
+            for folder in (self.workdir, self.path("checkpoints"), self.path("figures")):
+                if os.path.isdir(folder):
+                    files.remove_leftovers(folder)
             yield
 
     def _training_command(self):

@@ -3,8 +3,11 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..")
 
 
 @contextlib.contextmanager
@@ -24,6 +27,13 @@ def atomic_path(path):
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
+
+
+def remove_leftovers(folder):
+    """Removes what killed processes have left of `atomic_path` in a folder."""
+    for name in os.listdir(folder):
+        if _TEMPORARY.match(name):
+            os.remove(os.path.join(folder, name))
 
 
 @contextlib.contextmanager

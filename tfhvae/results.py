@@ -153,9 +153,7 @@ def _few_labels(results, records):
             groups.setdefault(json.dumps(config, sort_keys=True), []).append((name, summary))
     if not groups:
         return ""
-    rows = [
-        ("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")
-    ]
+    rows = [("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")]
     studies = {}  # data set and number of labels -> groups of runs
     for key, group in groups.items():
         names, summaries = zip(*group)

@@ -11,6 +11,7 @@ Time on two cores: about 7 s an epoch for five layers, 2000 epochs. Expected: -8
 
     python run_experiment.py --initial_run=runs/ladder_vae-dynamic_mnist-seed0 --epochs=2000 \
         --config.optimizer.schedule=step --config.objective.num_importance=10 \
+        --config.published.log_likelihood=-81.74 --config.published.source="Sønderby et al. 2016b" \
         --workdir=runs/ladder_vae-dynamic_mnist-finetuned
 
 Expected: -81.7 (ladder_vae-5), -81.35 (prob_ladder-5; -81.20 with num_samples=10 as well).

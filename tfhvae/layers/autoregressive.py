@@ -369,6 +369,8 @@ class PixelCNN(_MaskedStack):
     ):
         super().__init__(**kwargs)
         self.outputs = positive_integer(outputs, "outputs")
+        if blocks < 0:
+            raise ValueError(f"expected blocks >= 0. Received: blocks={blocks}")
         self.colors = positive_integer(colors, "colors")
         if first_kernel_size < 3:
             raise ValueError(

@@ -128,7 +128,9 @@ class LatentVariableModel(keras.Model):
         expected = tf.TensorShape([None])
         for name, shape in shapes.items():
             if name not in sites:
-                raise ValueError(f"expected latents among {', '.join(sites) or 'none'}. Received: {name}")
+                raise ValueError(
+                    f"expected latents among {', '.join(sites) or 'none'}. Received: {name}"
+                )
             size = expected.concatenate(self.noise_shapes[name])
             if not shape.is_compatible_with(size):
                 raise ValueError(f"expected {name} of shape {size}. Received: {shape}")

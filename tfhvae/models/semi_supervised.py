@@ -121,7 +121,11 @@ class SemiSupervisedModel(LatentVariableModel):
                 f"expected integer classes [N]. Received: {y.dtype.name}, shape {y.shape}"
             )
         known = tf.get_static_value(y)
-        if known is not None and known.size and not 0 <= known.min() <= known.max() < self.num_classes:
+        if (
+            known is not None
+            and known.size
+            and not 0 <= known.min() <= known.max() < self.num_classes
+        ):
             raise ValueError(
                 f"expected classes from 0 to {self.num_classes - 1}. "
                 f"Received: {known.min()} to {known.max()}"

@@ -255,6 +255,8 @@ class ConvolutionalTwoLevelModel(TwoLevelModel):
             logit_limit,
             **kwargs,
         )
+        if not width > 0.0:
+            raise ValueError(f"expected a positive width. Received: width={width}")
         self.config |= {"hidden_units": hidden_units, "width": width}
         height, image_width, _ = self.event_shape
 
@@ -372,6 +374,11 @@ class PixelHVAE(ConvolutionalTwoLevelModel):
             "masked_convolutions": masked_convolutions,
             "first_kernel_size": first_kernel_size,
         }
+        if masked_convolutions < 0:
+            raise ValueError(
+                "expected masked_convolutions >= 0. "
+                f"Received: masked_convolutions={masked_convolutions}"
+            )
         height, image_width, channels = self.event_shape
         plane = height * image_width * channels
         self.p_x_z1 = GatedDense(plane, name="p_x_z1")
