@@ -82,10 +82,23 @@ def test_benchmarks_run_and_print_a_table():
         assert measured in result.stdout
 
 
-@pytest.mark.parametrize("page", ["docs/adding-a-model.md", "docs/models/vae.md", "README.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "docs/adding-a-model.md",
+        "docs/models/vae.md",
+        "README.md",
+        "docs/importing_layers.ipynb",
+    ],
+)
 def test_documented_python_runs_as_written(page, tmp_path, monkeypatch):
-    """A page's Python blocks, in order, as one program."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    """A page's Python blocks, or a notebook's cells, in order, as one program."""
+    text = (ROOT / page).read_text()
+    if page.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        blocks = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    else:
+        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
     subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],

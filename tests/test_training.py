@@ -448,8 +448,24 @@ def test_second_run_starts_from_the_weights_of_the_first(first, tmp_path):
     assert fourth.state.initial_epochs == 5  # from the summary
 
 
+def test_a_second_run_of_two_stages_keeps_the_first_stage(tmp_path):
+    config = configuration.load(str(ROOT / "configs" / "m1_m2.py"))
+    config.model.m1_latent_dim, config.model.latent_dim = 4, 3
+    config.model.m1_hidden_units = config.model.hidden_units = (8,)
+    config.training.epochs = config.training.m1_epochs = 1
+    config.training.batch_size = 400
+    run_of(config, tmp_path / "first").train()
+    config.training.initial_run = str(tmp_path / "first")
+    second = run_of(config, tmp_path / "second")
+    before = second.model.m1.get_weights()
+    second.train()
+    assert not (tmp_path / "second" / "m1").exists()
+    for a, b in zip(before, second.model.m1.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_path_of_the_first_run_may_be_written_otherwise(first, tmp_path, monkeypatch):
-    run_of(second_config(first), tmp_path / "second")
+    run_of(second_config(first), tmp_path / "second").train()
     monkeypatch.chdir(first.parent)
     config = second_config(first)
     config.training.initial_run = "./ladder/"
