@@ -129,6 +129,9 @@ CASES = {
     ),
 }
 each_model = pytest.mark.parametrize("name", CASES)
+one_of_each_class = pytest.mark.parametrize(
+    "name", {case.make: name for name, case in CASES.items()}.values()
+)
 SEMI_SUPERVISED = [n for n, c in CASES.items() if issubclass(c.make, models.SemiSupervisedModel)]
 SEVERAL_SITES = [
     name
@@ -519,7 +522,7 @@ def test_saved_model_gives_the_same_trace(name, tmp_path):
     assert_same_trace(model.trace(x, noise=noise), loaded.trace(x, noise=noise), rtol=0)
 
 
-@pytest.mark.parametrize("name", {case.make: name for name, case in CASES.items()}.values())
+@one_of_each_class
 def test_mixed_precision_is_kept_by_a_saved_model(name, tmp_path):
     """Models are called and traced with layers in bfloat16; loaded under another policy, they keep
     theirs, and leave that of others alone."""
@@ -668,7 +671,7 @@ def test_latents_to_generate_from_are_checked(name):
             model.generate(latents=latents)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in SEMI_SUPERVISED])
+@one_of_each_class
 def test_generation_in_a_graph_of_any_number(name):
     model = model_of(name)
     number = tf.TensorSpec([], tf.int32)
