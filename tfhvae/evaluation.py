@@ -151,6 +151,12 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
     return {name: joined(name) for name in parts[0]}
 
 
+def variance_of_means(terms, site):
+    """Var_x E_q[z|x] of every unit of a site, `[units]`, by which Burda et al. 2016 (section 5)
+    count active ones; from `bound_terms`, without what their finite number of draws adds."""
+    return terms[f"q_mean/{site}"].var(0) - terms.get(f"q_mean_noise/{site}", 0.0)
+
+
 def classify(model, x, num_samples=100, seed=0, batch_size=200):
     """Class probabilities of every image, averaged over `num_samples` draws of what the classifier
     draws: `[N, Y]` float64 array."""

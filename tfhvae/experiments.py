@@ -611,7 +611,7 @@ class Run:
             **({"test/kl/y": float(arrays["kl/y"].mean())} if "kl/y" in arrays else {}),
             **{
                 f"test/active_units/{site}": int(
-                    (arrays[f"q_mean/{site}"].var(0) - arrays[f"q_mean_noise/{site}"] > 0.01).sum()
+                    (evaluation.variance_of_means(arrays, site) > 0.01).sum()
                 )
                 for site in sites
             },

@@ -536,7 +536,7 @@ def _figures_of_evaluation(model, dataset, seed, evaluation, published):
             model, dataset.test.images, dataset.test.labels, dataset.class_names, seed
         ),
         "active_units": plotting.active_units(
-            {site: evaluation[f"q_mean/{site}"].var(0) for site in sites}, unit_kl
+            {site: estimates.variance_of_means(evaluation, site) for site in sites}, unit_kl
         ),
         "bound_decomposition": plotting.bound_decomposition(
             float(evaluation["log_px"].mean()),
