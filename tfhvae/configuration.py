@@ -429,6 +429,25 @@ def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelih
     return config
 
 
+def few_labels(model, dataset, num_labels):
+    """The training of Maaløe et al. 2016: what their later code, of the SDGM, does with MNIST, and
+    the same for their other sets.
+
+    Adam at 3e-4, multiplied by 0.75 every 200 epochs, gradient clipping, a prior N(0, 1) on the
+    weights, batch normalisation.
+    """
+    config = base_config(model, dataset)
+    config.model.batch_normalization = "hidden"
+    config.labels.num_labels = num_labels
+    config.objective.weight_prior_std = 1.0
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.schedule = "step"
+    config.optimizer.global_clipnorm = 5.0
+    config.optimizer.element_clip = 1.0
+    config.training.epochs = 1000
+    return config
+
+
 def photovoltaic(dataset="pv_simulated", published=None):
     """The protocol of Maaløe et al. 2018 (appendix D of the thesis), as far as it is told: two
     hidden layers of 50, warm-up, a stop when the validation saturates. Units of the latent

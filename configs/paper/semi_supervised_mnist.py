@@ -15,7 +15,7 @@ Time on two cores: about 50 s an epoch (adgm), 1000 epochs. Expected: about 1 % 
 (m2).
 """
 
-from tfhvae.configuration import base_config, check_name
+from tfhvae.configuration import check_name, few_labels
 
 PUBLISHED = {
     "m2": (11.97, "Kingma et al. 2014"),
@@ -27,18 +27,10 @@ PUBLISHED = {
 
 def get_config(variant="adgm"):
     check_name("variant", variant, PUBLISHED)
-    config = base_config(variant.removesuffix("_deterministic"), "dynamic_mnist")
+    config = few_labels(variant.removesuffix("_deterministic"), "dynamic_mnist", num_labels=100)
     config.dataset.split = "60k_10k"
     config.dataset.min_pixel_std = 0.1
     if variant == "adgm_deterministic":
         config.model.stochastic_auxiliary = False
-    config.model.batch_normalization = "hidden"
-    config.labels.num_labels = 100
-    config.objective.weight_prior_std = 1.0
-    config.optimizer.learning_rate = 3e-4
-    config.optimizer.schedule = "step"
-    config.optimizer.global_clipnorm = 5.0
-    config.optimizer.element_clip = 1.0
-    config.training.epochs = 1000
     config.published.error_percent, config.published.source = PUBLISHED[variant]
     return config

@@ -15,7 +15,7 @@ extra images. Expected after 1000 epochs: errors of 10.06 (norb-adgm), 9.40 (nor
 (svhn-sdgm).
 """
 
-from tfhvae.configuration import base_config, check_name
+from tfhvae.configuration import check_name, few_labels
 
 PUBLISHED = {
     "norb-adgm": 10.06,
@@ -29,7 +29,7 @@ PUBLISHED = {
 def get_config(variant="norb-sdgm"):
     check_name("variant", variant, PUBLISHED)
     dataset, model, *part = variant.split("-")
-    config = base_config(model, "svhn" if dataset == "svhn" else "small_norb")
+    config = few_labels(model, "svhn" if dataset == "svhn" else "small_norb", num_labels=1000)
     if dataset == "svhn":
         config.dataset.split = "73k_26k" if part else "604k_26k"
         config.labels.batch_size = config.training.batch_size = 1000
@@ -37,14 +37,6 @@ def get_config(variant="norb-sdgm"):
         config.dataset.cameras = "both"
     config.model.hidden_units = (1000, 1000)
     config.model.latent_dim = config.model.auxiliary_dim = 300
-    config.model.batch_normalization = "hidden"
-    config.labels.num_labels = 1000
-    config.objective.weight_prior_std = 1.0
-    config.optimizer.learning_rate = 3e-4
-    config.optimizer.schedule = "step"
-    config.optimizer.global_clipnorm = 5.0
-    config.optimizer.element_clip = 1.0
-    config.training.epochs = 1000
     config.published.error_percent = PUBLISHED[variant]
     config.published.source = "Maaløe et al. 2016"
     return config
