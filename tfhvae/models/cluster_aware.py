@@ -97,6 +97,10 @@ class CaGeM(SemiSupervisedModel):
             pixels * parts.NUM_PARAMETERS[likelihood], dtype=self.dtype_policy, name="pixels"
         )
         self.build_from_event_shape()
+        # Labelled images are normalised by the running averages: where these lag behind, the
+        # classifiers learn for other statistics than they meet once those are taken anew.
+        for layer in parts.normalizations(self):
+            layer.momentum = 0.9
 
     @property
     def noise_shapes(self):
