@@ -168,6 +168,7 @@ def test_bound_terms_add_up():
     assert {name: value.shape for name, value in terms.items()} == {
         "elbo": (7,),
         "log_px": (7,),
+        "importance_weighted": (7,),
         **{
             f"{name}/{site}": shape + ((units,) if name in by_unit else ())
             for name, shape in per_site.items()
@@ -183,6 +184,8 @@ def test_bound_terms_add_up():
         noise = model.noise(stateless_seed(2, start), len(batch), 6)
         trace, rows = model.trace(batch, noise=noise), slice(start, start + 3)
         np.testing.assert_allclose(terms["elbo"][rows], bounds.elbo(trace), rtol=1e-4)
+        few = bounds.importance_weighted(trace, 6, classes="inside")
+        np.testing.assert_allclose(terms["importance_weighted"][rows], few, rtol=1e-4)
         for name, site in trace.sites.items():
             kl = np.sum(site.kl, -1).mean(0)
             np.testing.assert_allclose(terms[f"kl/{name}"][rows], kl, rtol=1e-4, atol=1e-5)

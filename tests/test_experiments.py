@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import run_experiment
-from tfhvae import configuration, evaluation, experiments, hardware, training
+from tfhvae import configuration, evaluation, experiments, hardware, reporting, training
 from tfhvae.errors import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -105,6 +105,24 @@ def test_summary_keeps_its_contract(finished):
     assert len(values) == summary["test/images"] == 300
     assert summary["test/log_likelihood"] == pytest.approx(values.mean())
     assert summary["test/log_likelihood_stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(300))
+
+
+def test_both_classifiers_of_cagem_are_evaluated(tmp_path, capsys):
+    config = small_config("cagem", 3)
+    run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH)
+    run.train()
+    summary = run.evaluate()
+    test, seed = run.dataset.test, config.seed + experiments._TEST_STREAM
+    p, q = (
+        evaluation.classify(run.model, test.images, 100, seed, classifier=classifier)
+        for classifier in ("p", "q")
+    )
+    errors = [100.0 * np.mean(np.argmax(each, -1) != test.labels) for each in (p, q)]
+    assert errors[0] != errors[1]
+    assert summary["test/error_percent"] == pytest.approx(errors[0])
+    assert summary["test/error_percent_q"] == pytest.approx(errors[1])
+    reporting.print_summary(summary)
+    assert f"{summary['test/error_percent_q']:.2f}" in capsys.readouterr().out
 
 
 def test_metrics_have_a_row_per_epoch_and_no_clock(finished):

@@ -616,7 +616,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "bounds": (-85.0, -88.0), "active": None, "status": "trained to the last epoch",
         "protocol": "dynamic", "initial_run": None, "latents": LATENTS[:depth], "importance": 1,
         "samples": 5000, "published": None, "published_protocol": "", "seeds": (0, 0), "error": None,
-        "stochastic": True, "curve": "epoch,bound\n1,-90.0\n",
+        "stochastic": True, "curve": "epoch,bound\n1,-90.0\n", "num_labels": 100, "few": None,
         "options": {},
     } | options  # fmt: skip
     log_likelihood, elbo = options["bounds"]
@@ -631,7 +631,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
         "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
         "seed": options["seeds"][0],
-        "labels": {"seed": options["seeds"][1]},
+        "labels": {"seed": options["seeds"][1], "num_labels": options["num_labels"]},
         "evaluation": {"num_samples": options["samples"]},
     }
     sites = [f"z{i + 1}" for i in range(len(options["latents"]))]
@@ -653,8 +653,11 @@ def record(folder, name, model="deep_vae", depth=1, **options):
     if options["error"] is not None:
         summary |= {
             "test/error_percent": options["error"], "test/error_percent_stderr": 0.1,
-            "num_labels": 100, "published/error_percent": 0.96, "test/classifier": "svm",
+            "num_labels": options["num_labels"], "published/error_percent": 0.96,
+            "test/classifier": "svm",
         }  # fmt: skip
+    if options["few"] is not None:
+        summary |= {"test/importance_weighted": options["few"], "test/importance_samples": 10}
     run = folder / name
     run.mkdir()
     (run / "config.json").write_text(json.dumps(config))
@@ -895,6 +898,28 @@ def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):
          "[1.00](adgm_0), [1.50](adgm_1), [2.00](adgm_2)"],
         ["adgm", "dynamic_mnist", "100", "svm", "9.00", "0.96", "200", "[9.00](short)"],
     ]  # fmt: skip
+
+
+def test_bounds_by_number_of_labels_are_drawn_of_runs_that_differ_in_it(tmp_path, monkeypatch):
+    seen, draw = [], plotting.bounds_by_labels
+    monkeypatch.setattr(
+        plotting, "bounds_by_labels", lambda *args: seen.append(args) or draw(*args)
+    )
+    record(tmp_path, "c100", "cagem", error=1.0, few=-86.5)
+    record(tmp_path, "c100_1", "cagem", error=1.5, seeds=(3, 2), few=-86.0, bounds=(-85, -87))
+    record(tmp_path, "deeper", "cagem", num_labels=20, depth=2, few=-86.0)
+    assert "Bounds by number" not in results.table(tmp_path)
+    record(tmp_path, "c0", "cagem", num_labels=0, few=-88.0, bounds=(-86.0, -90.0))
+    text = section(results.table(tmp_path), "Bounds by number of labels")
+    assert "](labels_cagem_dynamic_mnist.png)" in text
+    assert (tmp_path / "labels_cagem_dynamic_mnist.png").exists()
+    ((bounds, title),) = seen
+    assert bounds == {
+        "$L_{1}$": [(0, -90.0), (100, -88.0), (100, -87)],
+        "$L_{10}$": [(0, -88.0), (100, -86.5), (100, -86.0)],
+        "$L_{5000}$": [(0, -86.0), (100, -85.0), (100, -85)],
+    }
+    assert "cagem on dynamic_mnist" in title and "200 epochs" in title
 
 
 def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, monkeypatch):

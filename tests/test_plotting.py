@@ -192,6 +192,13 @@ CALLS = {
         {f"variant {i} of a model": [[1, -86.0 - i], [5, -84.0]] for i in range(7)},
         5000,
     ),
+    "bounds_by_labels/one": lambda: plotting.bounds_by_labels({"$L_1$": [[0, -90.0]]}),
+    "bounds_by_labels/many": lambda: plotting.bounds_by_labels(
+        {
+            f"$L_{{{k}}}$": [[labels, -90.0 + k / 500 + labels / 50] for labels in (0, 20, 50, 100)]
+            for k in (1, 10, 5000)
+        }
+    ),
     "against_published/one": lambda: plotting.against_published({"a": (-85.0, None, -84.0)}),
     "against_published/many": lambda: plotting.against_published(
         {f"model_{i}_on_some_data": (-85.0 + i, 0.2, -83.0) for i in range(12)}
@@ -807,6 +814,16 @@ class TestNumbers:
         headings = [ax.get_title(loc="left") for ax in figure.axes]
         assert headings == ["$L_1$ (ELBO)", "$L_{5000}$"]
 
+    def test_bounds_by_labels_are_lines_through_the_means_of_runs(self):
+        runs = [[100, -80.0], [0, -84.0], [100, -81.0]]
+        figure = plotting.bounds_by_labels({"$L_1$": runs, "$L_{10}$": [[20, -83.0]]})
+        (ax,) = figure.axes
+        np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, -84.0], [100, -80.5]])
+        np.testing.assert_array_equal(ax.lines[1].get_xydata(), runs)
+        np.testing.assert_array_equal(ax.get_xticks(), [0, 20, 100])
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert texts == ["$L_1$", "$L_{10}$"]
+
     def test_more_sites_than_the_palette_still_differ(self, figures):
         lines = figures["active_units/many"].axes[0].lines[:12]
         assert len({line.get_color() for line in lines}) == 12
@@ -943,6 +960,10 @@ REFUSED = {
     "depths": (
         lambda: plotting.depth_study({"a": [[1, np.nan]]}, {"a": [[1, 2.0]]}),
         r"finite elbo\['a'\]",
+    ),
+    "bounds by labels": (
+        lambda: plotting.bounds_by_labels({"a": [[1, np.inf]]}),
+        r"finite bounds\['a'\]",
     ),
     "class names": (
         lambda: plotting.class_conditional(GREY[None], ["a"]),

@@ -99,6 +99,8 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
     Returns:
       float64 arrays, averaged over draws, in nats:
         "elbo", "log_px", "kl/<site>": `[N]`; "kl/y" too, of models with classes.
+        "importance_weighted": `[N]`, L_K of the same draws, K = `num_samples`; classes are summed
+          inside its logarithm.
         "kl_standard/<site>": `[N]`, KL(q(z|.) || N(0, I)) of the posterior Gaussian (Sønderby et
           al. 2016a, Fig. 6a).
         "unit_kl/<site>": `[units]`, KL(q || p) per unit, also averaged over examples.
@@ -116,7 +118,11 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
         def mean(values):  # over q(y|.), where there is a class, and over samples
             return tf.reduce_mean(mean_over_classes(trace, values), 0)
 
-        result = {"log_px": mean(trace.log_px)}
+        log_w = bounds.sum_over_classes(trace, bounds.log_weights(trace))
+        result = {
+            "log_px": mean(trace.log_px),
+            "importance_weighted": bounds.log_mean_exp(log_w, axis=0),
+        }
         for name, site in trace.sites.items():
             result[f"kl/{name}"] = mean(tf.reduce_sum(site.kl, -1))
             kl_standard = gaussian_kl((site.q_mean, site.q_scale), STANDARD_NORMAL)
@@ -157,13 +163,13 @@ def variance_of_means(terms, site):
     return terms[f"q_mean/{site}"].var(0) - terms.get(f"q_mean_noise/{site}", 0.0)
 
 
-def classify(model, x, num_samples=100, seed=0, batch_size=200):
+def classify(model, x, num_samples=100, seed=0, batch_size=200, **options):
     """Class probabilities of every image, averaged over `num_samples` draws of what the classifier
-    draws: `[N, Y]` float64 array."""
+    draws: `[N, Y]` float64 array. `options` go to `model.classify`."""
 
     @tf.function(autograph=False, reduce_retracing=True)
     def probabilities(x, seed):
-        return model.classify(x, num_samples, seed)
+        return model.classify(x, num_samples, seed, **options)
 
     return np.concatenate(
         [

@@ -165,6 +165,8 @@ class Run:
             )
         if len(self.labelled):
             arrays["class_probabilities"] = self._classify(x, seed)
+            if self.model_class is models.CaGeM:
+                arrays["class_probabilities_q"] = self._classify(x, seed, classifier="q")
         x = x[_subset(len(x), self._likelihood_images)]
         arrays["log_likelihood"] = self._log_likelihood(x, seed)
         summary = self._summarize(arrays)
@@ -471,11 +473,11 @@ class Run:
         """Whether labels take part in training, and not only in what is fitted afterwards."""
         return bool(len(self.labelled)) and self._entry.classifier is None
 
-    def _classify(self, x, seed):
+    def _classify(self, x, seed, **options):
         """Class probabilities `[N, Y]` of images `[N, *event]`."""
         if self._entry.classifier is None:
             samples = self.config.evaluation.classifier_samples
-            return evaluation.classify(self.model, x, samples, seed)
+            return evaluation.classify(self.model, x, samples, seed, **options)
         train = self.dataset.train
         with _one_line_errors():
             return evaluation.classify_latents(
@@ -606,6 +608,8 @@ class Run:
             "test/log_likelihood_stderr": None if np.isnan(error) else error,
             "test/eval_samples": self._eval_samples,
             "test/elbo": float(arrays["elbo"].mean()),
+            "test/importance_weighted": float(arrays["importance_weighted"].mean()),
+            "test/importance_samples": config.evaluation.active_unit_samples,
             "test/log_px": float(arrays["log_px"].mean()),
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},
             **({"test/kl/y": float(arrays["kl/y"].mean())} if "kl/y" in arrays else {}),
@@ -657,11 +661,18 @@ class Run:
         """What a run with labels adds to its summary."""
         if not len(self.labelled):
             return {}
-        wrong = arrays["class_probabilities"].argmax(-1) != self.dataset.test.labels
-        mean, error = evaluation.mean_and_standard_error(100.0 * wrong)
+
+        def error_percent(suffix=""):
+            wrong = arrays[f"class_probabilities{suffix}"].argmax(-1) != self.dataset.test.labels
+            mean, error = evaluation.mean_and_standard_error(100.0 * wrong)
+            return {
+                f"test/error_percent{suffix}": mean,
+                f"test/error_percent{suffix}_stderr": error,
+            }
+
         return {
-            "test/error_percent": mean,
-            "test/error_percent_stderr": error,
+            **error_percent(),
+            **(error_percent("_q") if "class_probabilities_q" in arrays else {}),
             "test/classifier_samples": self.config.evaluation.classifier_samples
             if self._entry.classifier is None
             else None,

@@ -1141,11 +1141,7 @@ def depth_study(elbo, log_likelihood, samples=None, title="Depth study"):
         ax.margins(x=0.08, y=0.08)
         for index, (variant, runs) in enumerate(bounds.items()):
             runs = _checked_finite(runs, f"{name}[{variant!r}]", "[N, 2]")
-            layers = np.unique(runs[:, 0])
-            means = [runs[runs[:, 0] == count, 1].mean() for count in layers]
-            style = {"color": _class_colour(index), "marker": MARKERS[index % len(MARKERS)]}
-            ax.plot(layers, means, linewidth=1.5, markersize=5, label=variant, **style)
-            ax.plot(*runs.T, linestyle="", markersize=3, alpha=0.6, **style)
+            _line_through_means(ax, runs, variant, index)
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -1154,6 +1150,35 @@ def depth_study(elbo, log_likelihood, samples=None, title="Depth study"):
         frameon=False,
     )
     return _laid_out(figure)
+
+
+def bounds_by_labels(bounds, title="Bounds by number of labels"):
+    """Test bounds by number of labels, a line per bound through the means of its runs (Maaløe et
+    al. 2017, Fig. 4).
+
+    Args:
+      bounds: `{name: [N, 2]}`, pairs of a number of labels and a bound in nats, one per run; named
+        "$L_1$", say.
+    """
+    _check_not_empty(bounds, "bounds")
+    figure, (ax,) = _panels(1, title, width=5.6, height=3.7)
+    _set_heading(ax, "", x="labels", y="nats per test image")
+    ax.margins(x=0.08, y=0.08)
+    for index, (name, runs) in enumerate(bounds.items()):
+        runs = _checked_finite(runs, f"bounds[{name!r}]", "[N, 2]")
+        _line_through_means(ax, runs, name, index)
+        ax.set_xticks(np.union1d(ax.get_xticks() if index else [], runs[:, 0]))
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    return _laid_out(figure)
+
+
+def _line_through_means(ax, runs, label, index):
+    """Runs `[N, 2]` as points, and a line through the means of those with the same x."""
+    x = np.unique(runs[:, 0])
+    means = [runs[runs[:, 0] == value, 1].mean() for value in x]
+    style = {"color": _class_colour(index), "marker": MARKERS[index % len(MARKERS)]}
+    ax.plot(x, means, linewidth=1.5, markersize=5, label=label, **style)
+    ax.plot(*runs.T, linestyle="", markersize=3, alpha=0.6, **style)
 
 
 def against_published(runs, title="Ours against the published numbers"):

@@ -31,6 +31,12 @@ def print_summary(summary):
             f"error of {summary['test/classifier']}, {summary['num_labels']} labels",
             f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %",
         )
+        if "test/error_percent_q" in summary:  # CaGeM has two classifiers
+            table.add_row(
+                "error of q(y|x)",
+                f"{summary['test/error_percent_q']:.2f} ± "
+                f"{summary['test/error_percent_q_stderr']:.2f} %",
+            )
         if summary["published/error_percent"] is not None:
             table.add_row(
                 f"published ({summary['published/source']})",

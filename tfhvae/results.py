@@ -91,6 +91,7 @@ def table(results):
     text += _comparison(results, records)
     text += _bounds(results, records)
     text += _few_labels(results, records)
+    text += _bounds_by_labels(results, records)
     text += "".join(_depth_studies(results, records))
     text += "\n".join(_details(results, *record) for record in records)
     notes = os.path.join(results, "NOTES.md")
@@ -186,6 +187,43 @@ def _few_labels(results, records):
         "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their seeds "
         "the mean and the standard deviation over runs.\n\n" + _markdown(rows) + "\n" + pictures
     )
+
+
+def _bounds_by_labels(results, records):
+    """A figure, `labels_MODEL_DATASET.png`, of every two or more runs that differ in the number of
+    their labels, none among them, and in seeds only."""
+    studies = {}
+    for name, summary in records:
+        if "test/importance_weighted" not in summary:
+            continue
+        config = files.read_json(os.path.join(results, name, "config.json"))
+        if "labels" in config:
+            num_labels = config["labels"]["num_labels"]
+            config["labels"] |= {"num_labels": None, "seed": None}
+            config |= {"seed": None, "published": None, "evaluation": None}
+            config["training"]["epochs"] = summary["epochs"]
+            samples = summary["test/importance_samples"], summary["test/eval_samples"]
+            key = summary["model"], summary["dataset"], *samples, json.dumps(config, sort_keys=True)
+            studies.setdefault(key, []).append((num_labels, summary))
+    text, drawn = "", {}  # stem of the file name -> number of its figures so far
+    for (model, dataset, few, many, _), runs in studies.items():
+        if len({num_labels for num_labels, _ in runs}) > 1:
+            epochs = runs[0][1]["epochs"]
+            bounds = {
+                f"$L_{{{samples}}}$": [(num_labels, summary[field]) for num_labels, summary in runs]
+                for samples, field in (
+                    (1, "test/elbo"),
+                    (few, "test/importance_weighted"),
+                    (many, "test/log_likelihood"),
+                )
+            }
+            stem = f"labels_{model}_{dataset}"
+            drawn[stem] = drawn.get(stem, 0) + 1
+            path = f"{stem}{_suffix(drawn[stem])}.png"
+            title = f"{model} on {dataset}: bounds by number of labels ({epochs} epochs)"
+            plotting.save(plotting.bounds_by_labels(bounds, title), os.path.join(results, path))
+            text += f"![bounds by number of labels, {model} on {dataset}]({path})\n\n"
+    return text and f"## Bounds by number of labels\n\n{text}"
 
 
 def _variant(model):
@@ -417,6 +455,11 @@ def _details(results, name, summary):
             f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %"
             + (f", published {published:.2f} %" if published is not None else "")
         )
+        if "test/error_percent_q" in summary:
+            latent += (
+                f"; of q(y|x) {summary['test/error_percent_q']:.2f} ± "
+                f"{summary['test/error_percent_q_stderr']:.2f} %"
+            )
     folder = os.path.join(results, name, "figures")
     pictures = os.listdir(folder) if os.path.isdir(folder) else []
     pictures.sort(key=lambda name: (name != "samples.png", name))
