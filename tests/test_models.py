@@ -630,6 +630,8 @@ def test_generate(name):
         np.testing.assert_array_equal(a, b)
     for seed in (4, None):
         assert np.abs(drawn.mean - model.generate(7, seed=seed).mean).max() > 1e-4
+    with pytest.raises(ValueError, match="expected num_samples >= 1. Received: num_samples=0"):
+        model.generate(0)
 
 
 @each_model

@@ -325,6 +325,66 @@ def test_units_are_active_have_died_or_never_woke():
         diagnostics.unit_states(kl[:0])
 
 
+def small_vae():
+    model = models.VAE((4, 4, 1), latent_dim=2, hidden_units=(3,))
+    model.compile("sgd", objectives.Objective(), jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_images_of_any_precision_give_the_same_bound(dtype):
+    images = np.random.default_rng(0).integers(0, 2, [6, 4, 4, 1])
+    model = small_vae()
+    bounds = [
+        model.evaluate(tf.data.Dataset.from_tensors(tf.constant(images, d)), verbose=0)
+        for d in ("float32", dtype)
+    ]
+    assert bounds[0] == bounds[1]
+    assert model(tf.constant(images, dtype)).dtype == tf.float32
+
+
+IMAGES = np.zeros([6, 4, 4, 1], np.float32)
+LABELS = np.zeros([6], np.int32)
+
+
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        (IMAGES.astype(np.uint8), "expected images as floating point numbers. Received: uint8"),
+        (IMAGES[:, 1:], r"images of shape \(None, 4, 4, 1\). Received: \(6, 3, 4, 1\)"),
+        (IMAGES[..., 0], r"images of shape \(None, 4, 4, 1\). Received: \(6, 4, 4\)"),
+        ((IMAGES, LABELS), r"images alone, .* Received: \('\(6, 4, 4, 1\)', '\(6,\)'\)"),
+    ],
+    ids=["integers", "height", "channels", "labels"],
+)
+def test_a_batch_that_is_none_of_the_model_says_so(batch, message):
+    dataset = tf.data.Dataset.from_tensors(batch)
+    for method in ("fit", "evaluate"):
+        with pytest.raises(ValueError, match=message):
+            getattr(small_vae(), method)(dataset, verbose=0)
+    if not isinstance(batch, tuple):
+        with pytest.raises(ValueError, match=message):
+            small_vae()(batch)
+
+
+def test_a_model_with_labels_says_which_batches_it_takes():
+    model = models.M2((4, 4, 1), num_classes=3, latent_dim=2, hidden_units=(3,))
+    model.compile("sgd", objectives.SemiSupervisedObjective(), jit_compile=False)
+    for batch in (IMAGES, (IMAGES, LABELS), ((IMAGES,), IMAGES)):
+        with pytest.raises(ValueError, match=r"\(\(labelled images, labels\), images\)"):
+            model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    with pytest.raises(ValueError, match=r"\(images, labels\). Received: \(6, 4, 4, 1\)"):
+        model.evaluate(tf.data.Dataset.from_tensors(IMAGES), verbose=0)
+    model.fit(tf.data.Dataset.from_tensors(((IMAGES, LABELS), IMAGES)), verbose=0)
+    model.evaluate(tf.data.Dataset.from_tensors((IMAGES, LABELS)), verbose=0)
+
+
+@pytest.mark.parametrize("objective", [None, "elbo"])
+def test_training_needs_an_objective(objective):
+    with pytest.raises(ValueError, match=f"objectives.Objective.* objective={objective!r}"):
+        models.VAE((4, 4, 1), latent_dim=2, hidden_units=(3,)).compile("adam", objective)
+
+
 def test_monitor_works_in_a_fit_without_a_run():
     model = ladder()
     model.compile(keras.optimizers.Adam(0.01), objectives.Objective(), jit_compile=False)

@@ -139,6 +139,20 @@ class Objective:
         """Names of the scalars that `__call__` and `evaluate` return."""
         return ["bound", "log_px", *(f"kl/{site}" for site in model.noise_shapes), "beta"]
 
+    def checked(self, model, data, training=True):
+        """A batch as `__call__` takes it, or without `training` as `evaluate` does, with images in
+        float32.
+
+        Raises:
+          ValueError: for anything else, and where `model.checked_images` does.
+        """
+        if not tf.is_tensor(data):
+            raise ValueError(
+                "expected batches of images alone, as labels take a SemiSupervisedObjective. "
+                f"Received: {_structure(data)}"
+            )
+        return model.checked_images(data)
+
     def noise(self, model, seed, x):
         """Noise for one training batch, as `__call__` takes it."""
         return model.noise(seed, tf.shape(x)[0], self.samples_per_example)
@@ -249,6 +263,18 @@ class SemiSupervisedObjective(Objective):
         labelled = ["bound_labelled"] if model.has_labelled_bound else []
         return [*super().metric_names(model), *labelled, "cross_entropy", "error_percent"]
 
+    def checked(self, model, data, training=True):
+        expected = ((0, 0), 0) if training else (0, 0)
+        try:
+            tf.nest.assert_same_structure(expected, data, check_types=False)
+        except (TypeError, ValueError):
+            names = "((labelled images, labels), images)" if training else "(images, labels)"
+            raise ValueError(f"expected batches of {names}. Received: {_structure(data)}") from None
+        if not training:
+            return model.checked_images(data[0]), data[1]
+        (x_labelled, y), x = data
+        return (model.checked_images(x_labelled), y), model.checked_images(x)
+
     def noise(self, model, seed, data):
         (x_labelled, _), x = data
         labelled_seed = tf.random.experimental.stateless_fold_in(seed, 1)
@@ -287,6 +313,11 @@ class SemiSupervisedObjective(Objective):
     def _classification(self, model, x, y, noise):
         guess = tf.argmax(model.classify(x, noise=noise), -1, output_type=y.dtype)
         return {"error_percent": 100.0 * tf.reduce_mean(tf.cast(guess != y, tf.float32))}
+
+
+def _structure(data):
+    """A batch, its tensors by their shapes."""
+    return tf.nest.map_structure(lambda t: str(getattr(t, "shape", type(t).__name__)), data)
 
 
 def _record(trace, bound, beta):

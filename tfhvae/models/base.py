@@ -121,8 +121,11 @@ class LatentVariableModel(keras.Model):
         nothing.
 
         Raises:
-          ValueError: for a site that the model does not have, another shape, or different N.
+          ValueError: for no image, a site that the model does not have, another shape, or
+            different N.
         """
+        if isinstance(num_samples, int) and num_samples < 1:
+            raise ValueError(f"expected num_samples >= 1. Received: {num_samples=}")
         latents, sites = dict(latents or {}), self.generation_order
         shapes = {name: tf.TensorShape(value.shape) for name, value in latents.items()}
         expected = tf.TensorShape([None])
@@ -163,6 +166,20 @@ class LatentVariableModel(keras.Model):
 
     # Keras ---------------------------------------------------------------------------------------
 
+    def checked_images(self, x):
+        """A batch of images as float32 `[B, *event]`.
+
+        Raises:
+          ValueError: for another shape, or for integers: pixels of Bernoulli distributions are
+            floats in [0, 1] too.
+        """
+        expected = tf.TensorShape([None, *self.event_shape])
+        if not x.shape.is_compatible_with(expected):
+            raise ValueError(f"expected images of shape {expected}. Received: {x.shape}")
+        if not x.dtype.is_floating:
+            raise ValueError(f"expected images as floating point numbers. Received: {x.dtype.name}")
+        return tf.cast(tf.ensure_shape(x, expected), tf.float32)
+
     def build_from_event_shape(self):
         """Makes every weight now, so that saving, loading and resuming never meet a model without
         weights."""
@@ -176,6 +193,7 @@ class LatentVariableModel(keras.Model):
 
     def call(self, x, training=False):
         """The mean of p(x | z), z drawn from q(z|x): a reconstruction `[B, *event]`."""
+        x = self.checked_images(x)
         return self.reconstruct(x, self.noise(self.next_seed(), tf.shape(x)[0]), training)
 
     def reconstruct(self, x, noise, training=False):
@@ -203,7 +221,15 @@ class LatentVariableModel(keras.Model):
             uninterrupted one would have drawn.
           jit_compile: whether forward pass, backward pass and update are compiled by XLA; random
             numbers stay outside, where they are faster.
+
+        Raises:
+          ValueError: without an objective.
         """
+        if not hasattr(objective, "metric_names"):
+            raise ValueError(
+                "expected an objective, tfhvae.objectives.Objective() for the ELBO. "
+                f"Received: objective={objective!r}"
+            )
         with self.distribute_strategy.scope():
             self._is_distributed = tf.distribute.has_strategy()
         super().compile(
@@ -298,6 +324,7 @@ class LatentVariableModel(keras.Model):
     def train_step(self, x):
         """One update. `x`: a batch as the objective takes it: images, or of semi-supervised models
         `((x_labelled, y), x)`."""
+        x = self.objective.checked(self, x)
         step = tf.identity(self.optimizer.iterations)  # before the update counts on
         noise = self.objective.noise(self, self._step_seed(step), x)
         update = self._update_of_replicas if self._is_distributed else self._compiled_update
@@ -305,6 +332,9 @@ class LatentVariableModel(keras.Model):
         return self._logs(self.train_means)
 
     def test_step(self, x):
+        """The bound of a batch, as `Objective.evaluate` takes it: images, or of semi-supervised
+        models `(x, y)`."""
+        x = self.objective.checked(self, x, training=False)
         step = self.test_means.count
         count = _batch_size(x)
         noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), count, 1)
