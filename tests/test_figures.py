@@ -922,6 +922,23 @@ def test_bounds_by_number_of_labels_are_drawn_of_runs_that_differ_in_it(tmp_path
     assert "cagem on dynamic_mnist" in title and "200 epochs" in title
 
 
+def test_both_classifiers_of_cagem_have_a_row_and_fewer_labels_come_first(tmp_path):
+    for name, error in (("a", 1.0), ("b", 2.0)):
+        record(tmp_path, name, "cagem", error=error)
+        path = tmp_path / name / "summary.json"
+        summary = json.loads(path.read_text())
+        of_q = {"test/error_percent_q": error + 5.0, "test/error_percent_q_stderr": 0.1}
+        path.write_text(json.dumps(summary | of_q))
+    record(tmp_path, "c", "cagem", error=3.0, num_labels=20)
+    text = section(results.table(tmp_path), "Few labels")
+    rows = [row[2:6] + row[7:] for row in cells(text, "cagem")]
+    assert rows == [
+        ["20", "svm", "3.00", "0.96", "[3.00](c)"],
+        ["100", "svm", "1.50 ± 0.71", "0.96", "[1.00](a), [2.00](b)"],
+        ["100", "q(y\\|x)", "6.50 ± 0.71", "–", "[6.00](a), [7.00](b)"],
+    ]
+
+
 def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, monkeypatch):
     seen, draw = [], plotting.error_comparison
 

@@ -154,38 +154,49 @@ def _few_labels(results, records):
             groups.setdefault(json.dumps(config, sort_keys=True), []).append((name, summary))
     if not groups:
         return ""
-    rows = [("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")]
+    rows = []
     studies = {}  # data set and number of labels -> groups of runs
     for key, group in groups.items():
         names, summaries = zip(*group)
-        errors = [summary["test/error_percent"] for summary in summaries]
-        spread = f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else ""
         first = summaries[0]
         model, published = _variant(json.loads(key)["model"]), first.get("published/error_percent")
         epochs = _joined(sorted({summary["epochs"] for summary in summaries}), ", ")
-        rows.append(
-            (
-                model,
-                first["dataset"],
-                first["num_labels"],
-                first["test/classifier"],
-                f"{np.mean(errors):.2f}{spread}",
-                "–" if published is None else f"{published:.2f}",
-                epochs,
-                ", ".join(f"[{error:.2f}]({name})" for name, error in zip(names, errors)),
+        for field, classifier, theirs in (
+            ("test/error_percent", first["test/classifier"], published),
+            ("test/error_percent_q", "q(y|x)", None),  # of CaGeM
+        ):
+            if field not in first:
+                continue
+            errors = [summary[field] for summary in summaries]
+            spread = f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else ""
+            rows.append(
+                (
+                    model,
+                    first["dataset"],
+                    first["num_labels"],
+                    classifier,
+                    f"{np.mean(errors):.2f}{spread}",
+                    "–" if theirs is None else f"{theirs:.2f}",
+                    epochs,
+                    ", ".join(f"[{error:.2f}]({name})" for name, error in zip(names, errors)),
+                )
             )
-        )
         curves = [_curve(results, name, "error_percent", ("test_", "val_")) for name in names]
         curves = [curve for curve in curves if len(curve)]
         if curves:
             study = studies.setdefault((first["dataset"], first["num_labels"]), [])
             study.append((model, f"{model}, {epochs} epochs", curves, published))
+    rows.sort(key=lambda row: row[:3])
+    head = ("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")
     pictures = "".join(
         _error_figure(results, *key, study) for key, study in studies.items() if len(study) > 1
     )
     return (
         "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their seeds "
-        "the mean and the standard deviation over runs.\n\n" + _markdown(rows) + "\n" + pictures
+        "the mean and the standard deviation over runs.\n\n"
+        + _markdown([head, *rows])
+        + "\n"
+        + pictures
     )
 
 
