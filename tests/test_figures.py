@@ -572,6 +572,25 @@ def test_figures_of_a_run_in_the_plane():
     assert unlabelled["half_moons"].axes[0].get_title(loc="left").endswith("predicted class")
 
 
+def test_inactive_units_are_left_out_of_the_principal_components(monkeypatch):
+    model, x, seen = make("deep_vae"), test_images(12), []
+    monkeypatch.setattr(plotting, "latent_pca", lambda *args, **kw: seen.append((args[0], kw)))
+    figures.latent_pca(model, x, seed=2)
+    unit_kl = {"z1": [0.0, 0.5, 0.0, 0.02], "z2": [0.0, 0.001, 0.0], "z3": [1.0, 1.0]}
+    figures.latent_pca(model, x, seed=2, unit_kl=unit_kl)
+    (everything, plain), (latents, options) = seen
+    np.testing.assert_array_equal(latents["z1"], everything["z1"][:, [1, 3]])
+    for site in ("z2", "z3"):
+        np.testing.assert_array_equal(latents[site], everything[site])
+    assert plain["headings"] == {}
+    assert options["headings"] == {
+        "z1": "z1: 2 of 4 units active",
+        "z2": "z2: none of 3 units active",
+    }
+    figures.latent_pca(model, x, seed=2, unit_kl={"z1": [0.3]})  # of a mixture prior
+    assert seen[2][0]["z1"].shape == (12, 4) and seen[2][1]["headings"] == {}
+
+
 def test_figures_list_layers_from_the_bottom_to_the_top():
     model, dataset, state = run_of("ladder_vae")  # which draws z3 first
     arrays = evaluated(model, dataset.test.images)
@@ -579,7 +598,7 @@ def test_figures_list_layers_from_the_bottom_to_the_top():
     sites = ["z1", "z2", "z3"]
     heat_maps, pca = drawn["kl_per_unit"].axes[:3], drawn["latent_pca"].axes
     assert [ax.get_title(loc="left")[:2] for ax in heat_maps] == sites
-    assert [ax.get_title(loc="left") for ax in pca] == sites
+    assert [ax.get_title(loc="left")[:2] for ax in pca] == sites
     divergences = drawn["kl_per_layer"].axes
     for ax, name in zip(divergences, ("kl", "kl_standard"), strict=True):
         assert [label.get_text() for label in ax.get_yticklabels()] == sites

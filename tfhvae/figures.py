@@ -9,8 +9,8 @@ infer a class are shown at the most probable one where the data do not tell it.
 import numpy as np
 import tensorflow as tf
 
+from tfhvae import diagnostics, plotting
 from tfhvae import evaluation as estimates
-from tfhvae import plotting
 from tfhvae.models.base import stateless_seed
 from tfhvae.models.cluster_aware import CaGeM
 from tfhvae.models.feature_map import FAME
@@ -354,10 +354,16 @@ def half_moons(
     )
 
 
-def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500):
+def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500, unit_kl=None):
     """One draw of q for every test image in the plane of its principal components, site by site
     from the bottom to the top (Sønderby et al. 2016a, Fig. 7; of auxiliary variables Maaløe et al.
-    2016, Figs. 2d and 4b). `x`: `[N, *event]`."""
+    2016, Figs. 2d and 4b).
+
+    Args:
+      x: `[N, *event]`.
+      unit_kl: `{site: [units]}`, where it is known: then inactive units, whose draws are noise, are
+        left out of the sites that have active ones.
+    """
 
     @tf.function(autograph=False, reduce_retracing=True)
     def draws(x, seed):
@@ -366,11 +372,21 @@ def latent_pca(model, x, labels=None, class_names=None, seed=0, batch_size=500):
         return {site: trace.sites[site].value[0] for site in _bottom_to_top(model)}
 
     parts = _by_batch(draws, x, stateless_seed(seed, 10), batch_size)
+    latents = {site: np.concatenate([part[site] for part in parts]) for site in parts[0]}
+    headings = {}
+    for site, kl in (unit_kl or {}).items():
+        units = latents[site].shape[1]
+        active = np.asarray(kl) > diagnostics.ACTIVE_UNIT_KL
+        if len(active) == units and not active.all():  # a mixture prior has one KL of all
+            headings[site] = f"{site}: {active.sum() or 'none'} of {units} units active"
+            if active.any():
+                latents[site] = latents[site][:, active]
     return plotting.latent_pca(
-        {site: np.concatenate([part[site] for part in parts]) for site in _bottom_to_top(model)},
+        latents,
         labels,
         class_names,
         title="draws from q, one per test image",
+        headings=headings,
     )
 
 
@@ -533,7 +549,12 @@ def _figures_of_evaluation(model, dataset, seed, evaluation, published):
         return figures
     figures |= {
         "latent_pca": latent_pca(
-            model, dataset.test.images, dataset.test.labels, dataset.class_names, seed
+            model,
+            dataset.test.images,
+            dataset.test.labels,
+            dataset.class_names,
+            seed,
+            unit_kl=unit_kl,
         ),
         "active_units": plotting.active_units(
             {site: estimates.variance_of_means(evaluation, site) for site in sites}, unit_kl

@@ -550,7 +550,7 @@ def kl_per_layer(kl, kl_standard=None, title="KL per layer"):
     return _laid_out(figure)
 
 
-def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
+def latent_pca(latents, labels=None, class_names=None, title="Latent space", headings=None):
     """Latents of every site in the plane of their first two principal components, by class.
 
     Two-dimensional sites are drawn as they are, one-dimensional ones as stacked histograms.
@@ -559,6 +559,7 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
       latents: `{site: [N, D]}`, means or draws.
       labels: `[N]`, integer classes.
       class_names: names, indexed by class.
+      headings: `{site: text}`, of panels that need more than the site's name.
     """
     latents = {
         site: _checked_finite(v, f"latents[{site!r}]", "[N, D]") for site, v in latents.items()
@@ -571,8 +572,9 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
     codes, names = _coded(labels, class_names, count)
     figure, axes = _panels(len(latents), title)
     for ax, (site, values) in zip(axes, latents.items(), strict=True):
+        heading = (headings or {}).get(site, site)
         if values.shape[1] == 1:
-            _set_heading(ax, site, x=site, y="examples")
+            _set_heading(ax, heading, x=site, y="examples")
             ax.hist(
                 [values[codes == code, 0] for code in range(max(1, len(names)))],
                 bins=np.histogram_bin_edges(values[:, 0], min(60, max(10, int(count**0.5)))),
@@ -583,7 +585,7 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space"):
             ax.yaxis.set_major_locator(_whole_numbers())
             continue
         points, axis_names = _plane(values, site)
-        _set_heading(ax, site, *axis_names)
+        _set_heading(ax, heading, *axis_names)
         ax.set_aspect("equal", adjustable="datalim")
         _scatter(ax, points, codes)
     _class_legend(figure, names)
