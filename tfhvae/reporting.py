@@ -43,6 +43,9 @@ def print_summary(summary):
                 f"{summary['published/error_percent']:.2f} %",
             )
     table.add_row("ELBO", f"{summary['test/elbo']:.2f} nats")
+    if summary.get("test/importance_samples", 1) > 1:
+        samples = summary["test/importance_samples"]
+        table.add_row(f"L_{samples}", f"{summary['test/importance_weighted']:.2f} nats")
     table.add_row("log p(x|z)", f"{summary['test/log_px']:.2f} nats")
     for name in summary:
         if name.startswith("test/kl/"):
