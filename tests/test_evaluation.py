@@ -1,10 +1,13 @@
 """Estimates equal their direct computation, and diagnostics equal NumPy."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+import sklearn.datasets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -154,6 +157,77 @@ def test_default_chunks_are_bounded(monkeypatch):
     for num_samples in (1, 300, 3000):
         evaluation.log_likelihood(model, x, num_samples, jit_compile=False)
     assert max(rows) <= model.rows_at_once
+
+
+# Classifiers on latents
+# -------------------------------------------------------------------------------------------------
+
+
+class Identity:
+    """A model whose posterior means are its images."""
+
+    def noise(self, seed, batch_size):
+        return {}
+
+    def trace(self, x, noise):
+        means = tf.reshape(x, [1, tf.shape(x)[0], -1])
+        return types.SimpleNamespace(sites={"z1": types.SimpleNamespace(q_mean=means)})
+
+
+def moons(count, seed):
+    """Points `[N, 1, 1, 2]` of two half-moons that do not overlap, their classes, and the indices
+    of two labelled ones of each."""
+    points, y = sklearn.datasets.make_moons(count, noise=0.05, random_state=seed)
+    labelled = np.concatenate([np.flatnonzero(y == 0)[:2], np.flatnonzero(y == 1)[:2]])
+    return points.reshape(-1, 1, 1, 2).astype(np.float32), y, labelled
+
+
+def test_label_spreading_follows_the_unlabelled_images_and_a_machine_cannot():
+    x, y, labelled = moons(1500, 0)
+    test, truth, _ = moons(300, 1)
+    errors = {}
+    for classifier in ("svm", "label_spreading"):
+        probabilities = evaluation.classify_latents(
+            Identity(), x, labelled, y[labelled], test, 3, classifier
+        )
+        assert probabilities.shape == (300, 3)
+        np.testing.assert_allclose(probabilities.sum(-1), 1.0, rtol=1e-6)
+        errors[classifier] = np.mean(probabilities.argmax(-1) != truth)
+    assert errors["label_spreading"] < 0.02 and errors["svm"] > 0.05
+
+
+@pytest.mark.parametrize("classifier", ["svm", "label_spreading"])
+def test_an_inactive_unit_does_not_disturb_a_classifier_on_latents(classifier):
+    x, y, labelled = moons(200, 0)
+    noise = np.random.default_rng(0).normal(0.0, 0.01, [200, 1, 1, 20]).astype(np.float32)
+    with_noise = np.concatenate([x, noise], -1)
+    plain, disturbed = (
+        evaluation.classify_latents(
+            Identity(), images, labelled, y[labelled], images, 2, classifier
+        ).argmax(-1)
+        for images in (x, with_noise)
+    )
+    assert np.mean(plain != disturbed) <= 0.02
+
+
+def test_images_that_no_label_reaches_are_undecided():
+    x = np.zeros([20, 1, 1, 2], np.float32)
+    x[10:] = 9.0  # two heaps without a path between them
+    labelled = np.array([0, 1])
+    p = evaluation.classify_latents(
+        Identity(), x, labelled, np.array([1, 0]), x, 2, "label_spreading"
+    )
+    np.testing.assert_array_equal(p[10:], 0.5)
+    assert np.isfinite(p).all()
+
+
+def test_a_machine_needs_two_images_of_every_class():
+    x, y, labelled = moons(50, 0)
+    few = labelled[:3]
+    with pytest.raises(ValueError, match="at least two labelled images of every class"):
+        evaluation.classify_latents(Identity(), x, few, y[few], x, 2)
+    with pytest.raises(ValueError, match="classifier='knn'"):
+        evaluation.classify_latents(Identity(), x, labelled, y[labelled], x, 2, "knn")
 
 
 # Terms of the bound

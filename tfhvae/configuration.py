@@ -22,7 +22,7 @@ class ModelEntry:
     class_name: str
     summary: str
     fields: dict
-    classifier: str | None = None  # fitted to the latents of labelled images, after training
+    classifies_latents: bool = False  # by what is fitted to latents of images after training
 
 
 _PRIOR = {
@@ -129,7 +129,7 @@ MODELS = {
         "VAE",
         "M1: a VAE, and a support vector machine on its latents (Kingma et al. 2014)",
         _VAE,
-        classifier="inductive svm",
+        classifies_latents=True,
     ),
     "m1_m2": ModelEntry(
         "M1M2",
@@ -224,6 +224,7 @@ PSEUDO_INPUTS = ("random", "training_images")
 LABEL_CHOICES = ("random", "marked")
 SCHEDULES = ("constant", "step", "cosine")
 BATCH_STATISTICS = ("running", "recalibrated")
+LATENT_CLASSIFIERS = ("svm", "label_spreading")
 CHOICES = {  # fields that take one of a few words, for --help
     "model.prior": ("standard", "mixture", "vampprior"),
     "model.pseudo_inputs": PSEUDO_INPUTS,
@@ -237,6 +238,7 @@ CHOICES = {  # fields that take one of a few words, for --help
     "objective.warmup_per": ("epoch", "step"),
     "optimizer.schedule": SCHEDULES,
     "evaluation.batch_statistics": BATCH_STATISTICS,
+    "evaluation.latent_classifier": LATENT_CLASSIFIERS,
 }
 
 
@@ -315,6 +317,7 @@ def base_config(model, dataset):
                 "likelihood_images": config_dict.placeholder(int),
                 "active_unit_samples": 10,
                 "classifier_samples": 100,  # draws behind a class probability
+                "latent_classifier": "svm",  # of m1_svm
                 "batch_statistics": "recalibrated",
             },
             "published": {
@@ -487,6 +490,7 @@ def check(config):
     check_name("schedule", config.optimizer.schedule, SCHEDULES)
     check_name("labels.choice", config.labels.choice, LABEL_CHOICES)
     check_name("batch_statistics", config.evaluation.batch_statistics, BATCH_STATISTICS)
+    check_name("latent_classifier", config.evaluation.latent_classifier, LATENT_CLASSIFIERS)
     if "pseudo_inputs" in config.model:
         check_name("pseudo_inputs", config.model.pseudo_inputs, PSEUDO_INPUTS)
     for section, field, least in (

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfhvae import bounds
 from tfhvae.models.base import stateless_seed
-from tfhvae.models.parts import mean_and_draw
+from tfhvae.models.parts import check_choice, mean_and_draw
 from tfhvae.traces import STANDARD_NORMAL, gaussian_kl, mean_over_classes
 
 
@@ -181,24 +181,26 @@ def classify(model, x, num_samples=100, seed=0, batch_size=200, **options):
     )
 
 
-def classify_latents(model, x_labelled, y, x, num_classes):
-    """A support vector machine on posterior means: M1 with a plain (inductive) SVM.
+def classify_latents(model, x_train, labelled, y, x, num_classes, classifier="svm"):
+    """Classifies images by their posterior means, as M1 does (Kingma et al. 2014).
 
-    The kernel is Gaussian; C and the kernel's width are chosen by cross-validation within the
-    labelled images.
+    The means are taken as they are: the prior gives all units one scale, and to standardise
+    inactive ones would make noise of them.
 
     Args:
-      x_labelled: `[L, *event]`, at least two of every class.
-      y: integers `[L]`.
-      x: `[N, *event]`.
+      x_train: `[N_train, *event]`.
+      labelled: integers `[L]`, which of them are labelled.
+      y: integers `[L]`, their classes.
+      x: `[N, *event]`, the images to classify.
+      classifier: "svm", a support vector machine with a Gaussian kernel, which sees labelled images
+        only (at least two of every class) and has C and the kernel's width from cross-validation
+        within them; or "label_spreading" over the graph of the 7 nearest neighbours of all training
+        images, with alpha = 0.99 (Zhou et al., Learning with local and global consistency, 2004).
 
     Returns:
-      `[N, num_classes]`, ones and zeros.
+      `[N, num_classes]`: ones and zeros, or probabilities.
     """
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
+    check_choice("classifier", classifier, ("svm", "label_spreading"))
 
     def latents(images):
         @tf.function(autograph=False, reduce_retracing=True)
@@ -211,18 +213,38 @@ def classify_latents(model, x_labelled, y, x, num_classes):
         )
         return np.concatenate([means(batch).numpy() for batch in batches])
 
+    if classifier == "label_spreading":
+        return _spread_labels(latents(x_train), labelled, y, latents(x), num_classes)
+    return np.eye(num_classes)[_fit_svm(latents(x_train[labelled]), y).predict(latents(x))]
+
+
+def _spread_labels(z_train, labelled, y, z, num_classes):
+    from sklearn.semi_supervised import LabelSpreading
+
+    targets = np.full(len(z_train), -1)
+    targets[labelled] = y
+    neighbours = min(7, len(z_train))
+    spreading = LabelSpreading("knn", n_neighbors=neighbours, alpha=0.99, max_iter=2000)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no label has come, which is mended below
+        spreading.fit(z_train, targets)
+        probabilities = np.zeros([len(z), num_classes])
+        probabilities[:, spreading.classes_] = spreading.predict_proba(z)
+    unreached = ~np.isfinite(probabilities).all(-1)
+    probabilities[unreached] = 1.0 / num_classes
+    return probabilities
+
+
+def _fit_svm(z, y):
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.svm import SVC
+
     folds = min(5, np.unique(y, return_counts=True)[1].min())
     if folds < 2:
         raise ValueError(
             "expected at least two labelled images of every class for cross-validation"
         )
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), SVC()),
-        {"svc__C": np.logspace(-1, 3, 5), "svc__gamma": np.logspace(-4, 0, 9)},
-        cv=int(folds),
-    )
-    search.fit(latents(x_labelled), y)
-    return np.eye(num_classes)[search.predict(latents(x))]
+    grid = {"C": np.logspace(-1, 3, 5), "gamma": np.logspace(-4, 0, 9)}
+    return GridSearchCV(SVC(), grid, cv=int(folds)).fit(z, y)
 
 
 class GibbsChain(NamedTuple):

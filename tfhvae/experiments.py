@@ -421,7 +421,7 @@ class Run:
         config, dataset = self.config, self.dataset
         count = config.labels.num_labels
         has_classes = issubclass(self.model_class, models.SemiSupervisedModel)
-        if count and not (has_classes or self._entry.classifier):
+        if count and not (has_classes or self._entry.classifies_latents):
             raise RunError(
                 f"expected num_labels=0 for {config.model.name}, which has no classes. "
                 f"Received: {count}"
@@ -471,21 +471,23 @@ class Run:
     @property
     def _trains_with_labels(self):
         """Whether labels take part in training, and not only in what is fitted afterwards."""
-        return bool(len(self.labelled)) and self._entry.classifier is None
+        return bool(len(self.labelled)) and not self._entry.classifies_latents
 
     def _classify(self, x, seed, **options):
         """Class probabilities `[N, Y]` of images `[N, *event]`."""
-        if self._entry.classifier is None:
-            samples = self.config.evaluation.classifier_samples
-            return evaluation.classify(self.model, x, samples, seed, **options)
+        config = self.config.evaluation
+        if not self._entry.classifies_latents:
+            return evaluation.classify(self.model, x, config.classifier_samples, seed, **options)
         train = self.dataset.train
         with _one_line_errors():
             return evaluation.classify_latents(
                 self.model,
-                train.images[self.labelled],
+                train.images,
+                self.labelled,
                 train.labels[self.labelled],
                 x,
                 self.dataset.num_classes,
+                config.latent_classifier,
             )
 
     def _log_likelihood(self, x, seed):
@@ -673,14 +675,23 @@ class Run:
         return {
             **error_percent(),
             **(error_percent("_q") if "class_probabilities_q" in arrays else {}),
-            "test/classifier_samples": self.config.evaluation.classifier_samples
-            if self._entry.classifier is None
-            else None,
-            "test/classifier": self._entry.classifier
-            or ("p(y|x)" if self.model_class is models.CaGeM else "q(y|x)"),
+            **self._classifier(),
             "num_labels": len(self.labelled),
             "label_seed": self.config.labels.seed,
             "label_weight_alpha": self._label_weight(),
+        }
+
+    def _classifier(self):
+        config = self.config.evaluation
+        if self._entry.classifies_latents:
+            names = {"svm": "inductive svm", "label_spreading": "label spreading"}
+            return {
+                "test/classifier_samples": None,
+                "test/classifier": names[config.latent_classifier],
+            }
+        return {
+            "test/classifier_samples": config.classifier_samples,
+            "test/classifier": "p(y|x)" if self.model_class is models.CaGeM else "q(y|x)",
         }
 
     def _count(self, site, units):

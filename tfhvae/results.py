@@ -151,12 +151,13 @@ def _few_labels(results, records):
         if "test/error_percent" in summary:
             config = files.read_json(os.path.join(results, name, "config.json"))
             del config["seed"], config["labels"]["seed"], config["evaluation"]
-            groups.setdefault(json.dumps(config, sort_keys=True), []).append((name, summary))
+            key = json.dumps(config, sort_keys=True), summary["test/classifier"]
+            groups.setdefault(key, []).append((name, summary))
     if not groups:
         return ""
     rows = []
     studies = {}  # data set and number of labels -> groups of runs
-    for key, group in groups.items():
+    for (key, _), group in groups.items():
         names, summaries = zip(*group)
         first = summaries[0]
         model, published = _variant(json.loads(key)["model"]), first.get("published/error_percent")
