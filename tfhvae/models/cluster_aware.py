@@ -19,8 +19,9 @@ class CaGeM(SemiSupervisedModel):
     """CaGeM: clusters y that the topmost latent variable has to explain.
 
     Labels enter through two cross-entropies only, of q(y|x) and of p(y|x), whose gradients reach
-    nothing but the weights of q(y|z1, x) and p(y|z2). Batch statistics are those of unlabelled
-    images: labelled ones are normalised by the running averages and leave no trace in them.
+    nothing but the weights of q(y|z1, x) and p(y|z2). Running averages of batch statistics are
+    those of unlabelled images: labelled ones are normalised by their own statistics in training,
+    and leave no trace in them.
 
     Args:
       event_shape: `(height, width, channels)`.
@@ -97,10 +98,6 @@ class CaGeM(SemiSupervisedModel):
             pixels * parts.NUM_PARAMETERS[likelihood], dtype=self.dtype_policy, name="pixels"
         )
         self.build_from_event_shape()
-        # Labelled images are normalised by the running averages: where these lag behind, the
-        # classifiers learn for other statistics than they meet once those are taken anew.
-        for layer in parts.normalizations(self):
-            layer.momentum = 0.9
 
     @property
     def noise_shapes(self):
@@ -157,9 +154,10 @@ class CaGeM(SemiSupervisedModel):
     def labelled_terms(self, x, y, noise, training=False):
         """No trace, and the cross-entropies H_p + H_q `[B]` of Eq. 4.33."""
         image, labels = parts.flatten_event(x), self.one_hot(y)
-        z1 = tf.stop_gradient(self._infer_z1(image, noise, None, training=False)[1])
-        log_q = self._log_q_y(z1, image, training=False)
-        log_p = self.cascade_log_probs(x, noise, training=False)
+        with parts.momentum(parts.normalizations(self), 1.0):
+            z1 = tf.stop_gradient(self._infer_z1(image, noise, None, training)[1])
+            log_q = self._log_q_y(z1, image, training)
+            log_p = self.cascade_log_probs(x, noise, training=training)
 
         def cross_entropy(log_probs):  # of the probabilities averaged over samples
             log_mean = tf.reduce_logsumexp(log_probs, 0) - tf.math.log(
