@@ -15,11 +15,11 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from tfhvae import bounds, data, evaluation, training
+from tfhvae import bounds, data, evaluation
 from tfhvae.data import pipeline
 from tfhvae.data.labels import labelled_subset
 from tfhvae.layers import BatchNormalization
-from tfhvae.models import ADGM, AVAE, M2, SDGM, CaGeM, parts
+from tfhvae.models import ADGM, AVAE, M2, SDGM, CaGeM
 from tfhvae.objectives import SemiSupervisedObjective
 from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Site, Trace, mean_over_classes
 

@@ -584,7 +584,8 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space", hea
             )
             ax.yaxis.set_major_locator(_whole_numbers())
             continue
-        points, axis_names = _plane(values, site)
+        # Of a site without some of its units, indices are those of what is left.
+        points, axis_names = _plane(values, site if heading == site else f"active {site}")
         _set_heading(ax, heading, *axis_names)
         ax.set_aspect("equal", adjustable="datalim")
         _scatter(ax, points, codes)
