@@ -125,6 +125,20 @@ def test_both_classifiers_of_cagem_are_evaluated(tmp_path, capsys):
     assert f"{summary['test/error_percent_q']:.2f}" in capsys.readouterr().out
 
 
+def test_another_classifier_on_the_latents_is_another_evaluation(tmp_path):
+    config, found = small_config("m1_svm", 1), []
+    for classifier in ("svm", "label_spreading"):
+        config.evaluation.latent_classifier = classifier
+        run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH)
+        assert run.finished_summary is None
+        if not run.has_trained:
+            run.train()
+        found.append(run.evaluate())
+        assert run.finished_summary == found[-1]
+    assert [s["test/classifier"] for s in found] == ["inductive svm", "label spreading"]
+    assert found[0]["test/error_percent"] != found[1]["test/error_percent"]
+
+
 def test_metrics_have_a_row_per_epoch_and_no_clock(finished):
     folder, _ = finished
     with open(folder / "metrics.csv") as file:

@@ -246,6 +246,8 @@ class Run:
             found[:2] == [self.state.epoch, self._eval_samples]
             and summary.get("test/likelihood_images", found[2]) == self._likelihood_images
             and summary.get("test/batch_statistics") == self._batch_statistics()
+            # none of a run without labels
+            and summary.get("test/classifier") in (None, self._classifier()["test/classifier"])
         )
         return summary if is_current else None
 
