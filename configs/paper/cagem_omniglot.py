@@ -16,6 +16,7 @@ from tfhvae.configuration import base_config
 def get_config():
     config = base_config("cagem", "omniglot_resized")
     config.labels.num_labels = 500
+    config.model.batch_normalization = "all"
     config.objective.warmup_epochs = 100
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "step"
