@@ -133,14 +133,18 @@ class CaGeM(SemiSupervisedModel):
         """log p(y|x), `[S, B, Y]`, through the cascade sum_c q(c|z1, x) p(y|z2), z2 drawn from
         q(z2|x, c, z1) (thesis, Eq. 4.32). Only the two classifiers' weights get a gradient."""
         noise = self.noise_or_draw(noise, x, num_samples)
-        image = parts.flatten_event(x)
+        return self._classifiers(parts.flatten_event(x), noise, training)[1]
+
+    def _classifiers(self, image, noise, training):
+        """log q(y|z1, x), and the cascade's log p(y|x): each `[S, B, Y]`."""
         z1 = tf.stop_gradient(self._infer_z1(image, noise, None, training)[1])  # [S, B, Z1]
-        log_q = tf.transpose(self._log_q_y(z1, image, training), [0, 2, 1])  # [S, C, B]
+        log_q_y = self._log_q_y(z1, image, training)
+        log_q = tf.transpose(log_q_y, [0, 2, 1])  # [S, C, B]
         clusters = tf.eye(self.num_classes)[:, tf.newaxis]
         loc, scale = self.q_z2([z1[:, tf.newaxis], image, clusters], training=training)[0]
         z2 = tf.stop_gradient(loc + scale * noise["z2"][:, tf.newaxis])  # [S, C, B, Z2]
         log_p = self._log_p_y(z2, training)  # [S, C, B, Y]
-        return tf.reduce_logsumexp(log_q[..., tf.newaxis] + log_p, 1)
+        return log_q_y, tf.reduce_logsumexp(log_q[..., tf.newaxis] + log_p, 1)
 
     def classify(self, x, num_samples=1, seed=None, noise=None, classifier="p"):
         """Probabilities `[B, Y]` of p(y|x), or with `classifier="q"` of q(y|x)."""
@@ -155,9 +159,7 @@ class CaGeM(SemiSupervisedModel):
         """No trace, and the cross-entropies H_p + H_q `[B]` of Eq. 4.33."""
         image, labels = parts.flatten_event(x), self.one_hot(y)
         with parts.momentum(parts.normalizations(self), 1.0):
-            z1 = tf.stop_gradient(self._infer_z1(image, noise, None, training)[1])
-            log_q = self._log_q_y(z1, image, training)
-            log_p = self.cascade_log_probs(x, noise, training=training)
+            log_q, log_p = self._classifiers(image, noise, training)
 
         def cross_entropy(log_probs):  # of the probabilities averaged over samples
             log_mean = tf.reduce_logsumexp(log_probs, 0) - tf.math.log(
