@@ -95,6 +95,7 @@ LAYERS = {
         lambda **kw: Fold(GaussianHead(3, **kw), event_rank=1, **kw), VECTORS
     ),
     "BatchNormalization": Case(BatchNormalization, VECTORS),
+    "BatchNormalization fused": Case(lambda **kw: BatchNormalization(fused=True, **kw), IMAGES),
     "BatchNormalization without scale": Case(
         lambda **kw: BatchNormalization(0.9, 1e-4, scale=False, **kw), (3, 4)
     ),
@@ -530,9 +531,9 @@ def test_merge_is_the_normalised_product_of_densities():
     np.testing.assert_allclose(log_constant, expected, rtol=1e-9, atol=1e-9)
 
 
-def twins(shape, momentum=0.9, epsilon=1e-2):
+def twins(shape, momentum=0.9, epsilon=1e-2, fused=False):
     """Our batch normalisation and Keras', with the same weights."""
-    ours = BatchNormalization(momentum, epsilon)
+    ours = BatchNormalization(momentum, epsilon, fused=fused)
     theirs = keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon)
     values = [*weights((shape[-1],), (shape[-1],), (shape[-1],)), np.full(shape[-1], 1.5)]
     for layer in (ours, theirs):
@@ -552,10 +553,13 @@ def outputs_and_gradients(layer, x, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 4)])  # [B, D], [S, B, D]
-def test_batch_normalization_is_that_of_keras(shape, training):
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(  # [B, D], [S, B, D], [B, H, W, D], [S, B, H, W, D]
+    "shape", [(7, 4), (5, 3, 4), (3, 2, 5, 4), (2, 3, 2, 5, 4)]
+)
+def test_batch_normalization_is_that_of_keras(shape, fused, training):
     """Outputs, gradients and running averages, over three updates."""
-    ours, theirs = twins(shape)
+    ours, theirs = twins(shape, fused=fused)
     assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
     for seed in range(3):
         (x,) = weights(shape, seed=seed)
@@ -573,12 +577,13 @@ def test_batch_statistics_of_samples_are_those_of_the_folded_rows():
     assert_close(unfolded.get_weights(), folded.get_weights(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("policy", POLICIES[1:])
-def test_batch_statistics_are_single_precision(policy):
+def test_batch_statistics_are_single_precision(policy, fused):
     """Averages within 1e-5 of those of float32, which half precision cannot hold."""
-    (x,) = weights(VECTORS)
+    (x,) = weights(IMAGES if fused else VECTORS)
     x = np.asarray(tf.cast(x, policy.removeprefix("mixed_")), "float32")  # as the layer sees it
-    mixed, single = BatchNormalization(dtype=policy), BatchNormalization()
+    mixed, single = BatchNormalization(fused=fused, dtype=policy), BatchNormalization()
     for _ in range(3):
         assert mixed(x, training=True).dtype == policy.removeprefix("mixed_")
         single(x, training=True)
@@ -586,9 +591,10 @@ def test_batch_statistics_are_single_precision(policy):
     assert_close(mixed.get_weights(), single.get_weights(), rtol=1e-5)
 
 
-def test_batch_normalization_has_no_gamma_without_scale():
+@pytest.mark.parametrize("fused", [False, True])
+def test_batch_normalization_has_no_gamma_without_scale(fused):
     x = random_inputs(VECTORS)
-    layer = BatchNormalization(scale=False)
+    layer = BatchNormalization(scale=False, fused=fused)
     y = flat(layer(x, training=True))[0]
     assert [w.name for w in layer.trainable_weights] == ["beta"]
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3)

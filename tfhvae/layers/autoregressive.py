@@ -195,7 +195,7 @@ class _MaskedStack(keras.layers.Layer):
 
     def _normalization(self, name):
         return (
-            BatchNormalization(dtype=self.dtype_policy, name=name)
+            BatchNormalization(fused=True, dtype=self.dtype_policy, name=name)
             if self.normalization == "batch"
             else keras.layers.Identity(dtype=self.dtype_policy, name=name)
         )

@@ -1,7 +1,12 @@
-"""Batch normalisation, written out: fewer operations than the stock layer, and faster with it."""
+"""Batch normalisation, written out or by TensorFlow's fused kernel: faster than the stock layer."""
 
 import keras
+import tensorflow as tf
 from keras import ops
+
+from tfhvae.layers.folding import fold_leading_axes, unfold_leading_axes
+
+FUSED_DTYPES = ("float16", "bfloat16", "float32")
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -27,6 +32,9 @@ class BatchNormalization(keras.layers.Layer):
         momentum: share of the running averages that stays, per update.
         epsilon: added to the variance.
         scale: whether there is a gamma.
+        fused: whether TensorFlow's fused kernel normalises images, inputs of four axes or more:
+            outside XLA, that and its gradient take a third of the time. Vectors, and float64,
+            which the kernel does not know, are written out all the same.
 
     Input shape: `[..., D]`.
 
@@ -38,7 +46,7 @@ class BatchNormalization(keras.layers.Layer):
             latent variables.
     """
 
-    def __init__(self, momentum=0.99, epsilon=1e-3, scale=True, **kwargs):
+    def __init__(self, momentum=0.99, epsilon=1e-3, scale=True, fused=False, **kwargs):
         super().__init__(**kwargs)
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"expected 0 <= momentum < 1. Received: momentum={momentum!r}")
@@ -47,6 +55,7 @@ class BatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = float(epsilon)
         self.scale = bool(scale)
+        self.fused = bool(fused)
 
     def build(self, input_shape):
         width = input_shape[-1]
@@ -65,6 +74,8 @@ class BatchNormalization(keras.layers.Layer):
         self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: width})
 
     def call(self, inputs, training=None):
+        if self.fused and len(inputs.shape) >= 4 and self.compute_dtype in FUSED_DTYPES:
+            return self._normalize_images(inputs, training)
         x = ops.cast(inputs, self.moving_mean.dtype)
         if training:
             axes = list(range(x.ndim - 1))
@@ -79,6 +90,25 @@ class BatchNormalization(keras.layers.Layer):
             factor = factor * self.gamma
         return ops.cast(x * factor + (self.beta - mean * factor), self.compute_dtype)
 
+    def _normalize_images(self, inputs, training):
+        x, leading = fold_leading_axes(ops.cast(inputs, self.compute_dtype), event_rank=3)
+        none = tf.zeros([0])
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self.gamma if self.scale else tf.ones_like(self.beta),
+            offset=self.beta,
+            mean=none if training else self.moving_mean,
+            variance=none if training else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=bool(training),
+        )
+        if training:
+            rows = tf.cast(tf.size(x) // x.shape[-1], variance.dtype)
+            self._follow(self.moving_mean, mean)
+            # The kernel's variance is the unbiased one.
+            self._follow(self.moving_variance, variance * (rows - 1.0) / rows)
+        return unfold_leading_axes(y, leading)
+
     def _follow(self, average, value):
         value = ops.stop_gradient(value)
         average.assign(average * self.momentum + value * (1.0 - self.momentum))
@@ -92,4 +122,5 @@ class BatchNormalization(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "scale": self.scale,
+            "fused": self.fused,
         }

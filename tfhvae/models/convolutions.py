@@ -64,7 +64,9 @@ class ConvolutionStack(keras.layers.Layer):
             for channels, stride in zip(filters, strides)
         ]
         self.normalizations = [
-            BatchNormalization(dtype=self.dtype_policy) for _ in filters if batch_normalization
+            BatchNormalization(fused=True, dtype=self.dtype_policy)
+            for _ in filters
+            if batch_normalization
         ]
         self.activation = keras.activations.get(parts.activation_function(activation))
 

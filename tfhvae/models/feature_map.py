@@ -64,7 +64,7 @@ class FeatureMaps(keras.layers.Layer):
         self.first = convolution(filters, kernel_size, strides=2, name="first", **options)
         self.second = keras.layers.Conv2D(filters, kernel_size, name="second", **options)
         self.normalizations = [
-            BatchNormalization(dtype=self.dtype_policy, name=f"normalization_{i}")
+            BatchNormalization(fused=True, dtype=self.dtype_policy, name=f"normalization_{i}")
             for i in range(2)
             if normalization == "batch"
         ]
