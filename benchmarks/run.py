@@ -443,6 +443,47 @@ def mixed_precision(quick, repeats):
         yield Row(f"{name}: |bound difference| after {total} steps", difference, "nats", 0.1, True)
 
 
+def normalization(quick, repeats):
+    """Batch normalisation of 100 images of 28×28 and 64 maps, with its gradient and without XLA."""
+    import keras
+    import tensorflow as tf
+
+    from tfhvae.layers import BatchNormalization
+
+    shape, steps = (100, *EVENT_SHAPE[:2], 64), 2 if quick else 5
+
+    def candidate(layer, x):
+        layer.build(shape)
+
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            return tape.gradient(y, x, output_gradients=x)
+
+        def measure():
+            start = time.perf_counter()
+            for _ in range(steps):
+                gradient = step()
+            gradient.numpy()
+            return steps / (time.perf_counter() - start)
+
+        return measure
+
+    for policy in ("float32", "mixed_bfloat16"):
+        x = tf.cast(tf.random.stateless_normal(shape, (0, 0)), policy.removeprefix("mixed_"))
+        layers = {
+            "Keras": keras.layers.BatchNormalization(dtype=policy),
+            "written out": BatchNormalization(dtype=policy),
+            "fused": BatchNormalization(fused=True, dtype=policy),
+        }
+        rates = take_turns({name: candidate(layer, x) for name, layer in layers.items()}, repeats)
+        for other in ("written out", "Keras"):
+            name = f"batch normalisation of images, {policy}: fused / {other}"
+            yield Row(name, ratio(rates, "fused", other))
+
+
 def sampling(quick, repeats):
     """Images drawn from a PixelCNN of 64 maps, against one full pass for each pixel."""
     import keras
@@ -521,6 +562,7 @@ BENCHMARKS = {
     "memory": memory,
     "training": training,
     "mixed_precision": mixed_precision,
+    "normalization": normalization,
     "sampling": sampling,
     "labels": labels,
 }
