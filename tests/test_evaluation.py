@@ -95,6 +95,13 @@ def test_log_likelihood_approaches_log_px(linear_gaussian):
     np.testing.assert_allclose(evaluation.log_likelihood(model, x, 5000), exact, atol=0.1)
 
 
+@pytest.mark.parametrize("num_samples", [0, -1, 2.5, True])
+@pytest.mark.parametrize("estimate", [evaluation.log_likelihood, evaluation.bound_terms])
+def test_number_of_samples_is_a_positive_integer(estimate, num_samples):
+    with pytest.raises(ValueError, match="expected num_samples to be a positive integer"):
+        estimate(*model_and_images(2), num_samples)
+
+
 def test_log_likelihood_is_reproducible():
     model, x = model_and_images()
     first = evaluation.log_likelihood(model, x, 30, seed=1)

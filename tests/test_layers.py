@@ -569,6 +569,13 @@ def test_batch_normalization_is_that_of_keras(shape, fused, training):
     assert (np.abs(ours.moving_variance - 1.5).min() > 0) == training
 
 
+def test_fused_batch_normalization_is_written_out_on_other_backends(monkeypatch):
+    (x,) = weights(IMAGES)
+    (fused, _), (written_out, _) = twins(IMAGES, fused=True), twins(IMAGES)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    assert_close([fused(x, training=True)], [written_out(x, training=True)], rtol=0, atol=0)
+
+
 def test_batch_statistics_of_samples_are_those_of_the_folded_rows():
     (x,) = weights((5, 3, 4))
     (folded, _), (unfolded, _) = twins((15, 4)), twins((5, 3, 4))

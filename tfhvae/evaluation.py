@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhvae import bounds
+from tfhvae.layers.folding import positive_integer
 from tfhvae.models.base import stateless_seed
 from tfhvae.models.parts import check_choice, mean_and_draw
 from tfhvae.traces import STANDARD_NORMAL, gaussian_kl, mean_over_classes
@@ -25,6 +26,9 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
 
     Returns:
       `[N]` float64 array.
+
+    Raises:
+      ValueError: if `num_samples` is not a positive integer.
     """
     parts = []
     for part in log_likelihood_parts(model, x, num_samples, seed, jit_compile):
@@ -41,6 +45,7 @@ def log_likelihood_parts(model, x, num_samples=5000, seed=0, jit_compile=True, s
       start: examples in the groups that are known already; those after them are estimated as if
         all had been. A sum of lengths of the first groups.
     """
+    num_samples = positive_integer(num_samples, "num_samples")
     if not model.noise_shapes:  # nothing is drawn, and log p(x) known
         num_samples = 1
     per_call = max(1, min(num_samples, model.rows_at_once // 4))
@@ -107,8 +112,11 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
         "q_mean/<site>": `[N, units]`.
         "q_mean_noise/<site>": `[units]`, the variance that q_mean has from the draws of the layers
           it depends on, averaged over examples; 0 of one draw, which does not tell.
-    """
 
+    Raises:
+      ValueError: if `num_samples` is not a positive integer.
+    """
+    num_samples = positive_integer(num_samples, "num_samples")
     batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -165,7 +173,12 @@ def variance_of_means(terms, site):
 
 def classify(model, x, num_samples=100, seed=0, batch_size=200, **options):
     """Class probabilities of every image, averaged over `num_samples` draws of what the classifier
-    draws: `[N, Y]` float64 array. `options` go to `model.classify`."""
+    draws: `[N, Y]` float64 array. `options` go to `model.classify`.
+
+    Raises:
+      ValueError: if `num_samples` is not a positive integer.
+    """
+    num_samples = positive_integer(num_samples, "num_samples")
 
     @tf.function(autograph=False, reduce_retracing=True)
     def probabilities(x, seed):

@@ -1,7 +1,6 @@
 """Batch normalisation, written out or by TensorFlow's fused kernel: faster than the stock layer."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from tfhvae.layers.folding import fold_leading_axes, unfold_leading_axes
@@ -33,8 +32,9 @@ class BatchNormalization(keras.layers.Layer):
         epsilon: added to the variance.
         scale: whether there is a gamma.
         fused: whether TensorFlow's fused kernel normalises images, inputs of four axes or more:
-            outside XLA, that and its gradient take a third of the time. Vectors, and float64,
-            which the kernel does not know, are written out all the same.
+            outside XLA, that and its gradient take a third of the time or less. Vectors, float64,
+            which the kernel does not know, and other backends of Keras are written out all the
+            same.
 
     Input shape: `[..., D]`.
 
@@ -74,7 +74,8 @@ class BatchNormalization(keras.layers.Layer):
         self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: width})
 
     def call(self, inputs, training=None):
-        if self.fused and len(inputs.shape) >= 4 and self.compute_dtype in FUSED_DTYPES:
+        has_kernel = keras.backend.backend() == "tensorflow" and self.compute_dtype in FUSED_DTYPES
+        if self.fused and has_kernel and len(inputs.shape) >= 4:
             return self._normalize_images(inputs, training)
         x = ops.cast(inputs, self.moving_mean.dtype)
         if training:
@@ -91,6 +92,8 @@ class BatchNormalization(keras.layers.Layer):
         return ops.cast(x * factor + (self.beta - mean * factor), self.compute_dtype)
 
     def _normalize_images(self, inputs, training):
+        import tensorflow as tf  # which only this backend has
+
         x, leading = fold_leading_axes(ops.cast(inputs, self.compute_dtype), event_rank=3)
         none = tf.zeros([0])
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
