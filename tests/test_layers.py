@@ -569,6 +569,17 @@ def test_batch_normalization_is_that_of_keras(shape, fused, training):
     assert (np.abs(ours.moving_variance - 1.5).min() > 0) == training
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("policy", POLICIES[:2])
+def test_fused_batch_normalization_compiles(policy, training):
+    (x,) = weights(IMAGES)
+    layer = BatchNormalization(fused=True, dtype=policy)
+    eager = layer(x, training=training)
+    compiled = tf.function(lambda x: layer(x, training=training), jit_compile=True)(x)
+    tolerance = 1e-5 if policy == "float32" else 2e-2
+    assert_close([tf.cast(compiled, "float32")], [tf.cast(eager, "float32")], atol=tolerance)
+
+
 def test_fused_batch_normalization_is_written_out_on_other_backends(monkeypatch):
     (x,) = weights(IMAGES)
     (fused, _), (written_out, _) = twins(IMAGES, fused=True), twins(IMAGES)
