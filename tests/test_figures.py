@@ -636,7 +636,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "protocol": "dynamic", "initial_run": None, "latents": LATENTS[:depth], "importance": 1,
         "samples": 5000, "published": None, "published_protocol": "", "seeds": (0, 0), "error": None,
         "stochastic": True, "curve": "epoch,bound\n1,-90.0\n", "num_labels": 100, "few": None,
-        "options": {},
+        "options": {}, "optimizer": {"learning_rate": 1e-3, "epsilon": 1e-8},
     } | options  # fmt: skip
     log_likelihood, elbo = options["bounds"]
     config = {
@@ -648,6 +648,7 @@ def record(folder, name, model="deep_vae", depth=1, **options):
             **options["options"],
         },
         "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
+        "optimizer": options["optimizer"],
         "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
         "seed": options["seeds"][0],
         "labels": {"seed": options["seeds"][1], "num_labels": options["num_labels"]},
@@ -758,6 +759,14 @@ def test_active_units_stand_beside_the_published_ones(study):
     ]
     assert cells(table, "[prob. ladder+BN+WU](prob5)")[0][-2:] == ["79", "46 22 8 3 2: 81"]
     assert "ladder5" not in table and "vae1" not in table  # these have not counted them
+
+
+def test_depth_study_names_what_few_of_its_runs_were_trained_with(study):
+    record(study, "wu2_epsilon", depth=2, optimizer={"learning_rate": 1e-3, "epsilon": 1e-4})
+    text = section(results.table(study), "Depth study: dynamic_mnist (200 epochs)")
+    (header,) = cells(text, "latents")
+    assert header.index("VAE+BN+WU, epsilon=0.0001") > header.index("VAE+BN+WU")
+    assert not any("learning_rate" in cell for cell in header)
 
 
 def test_depth_study_is_drawn(study, monkeypatch):

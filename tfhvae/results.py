@@ -5,6 +5,7 @@ python -m tfhvae.results add RUN_FOLDER [results]
 python -m tfhvae.results table [results]
 """
 
+import collections
 import csv
 import json
 import os
@@ -286,11 +287,13 @@ def _depth_studies(results, records):
             stopped_early = summary["status"] == "stopped early"
             epochs = config["training"]["epochs"] if stopped_early else summary["epochs"]
             key = (summary["dataset"], -epochs, summary["protocol"])
-            studies.setdefault(key, []).append(_run(name, config, summary))
+            studies.setdefault(key, []).append((name, config, summary))
     drawn = {}  # data set -> number of its studies so far
-    for (dataset, epochs, protocol), runs in sorted(studies.items()):
-        if len(runs) < 2:
+    for (dataset, epochs, protocol), members in sorted(studies.items()):
+        if len(members) < 2:
             continue
+        optimizer = _most_common([config.get("optimizer", {}) for _, config, _ in members])
+        runs = [_run(*member, optimizer) for member in members]
         runs = sorted(runs, key=lambda run: (run.variant, len(run.latents), run.latents, run.name))
         heading, picture = f"Depth study: {dataset} ({-epochs} epochs)", ""
         if len({len(run.latents) for run in runs}) > 1:
@@ -310,7 +313,13 @@ def _suffix(count):
     return f"_{count}" if count > 1 else ""
 
 
-def _run(name, config, summary):
+def _most_common(settings):
+    """The most common value of every field of several dictionaries."""
+    fields = dict.fromkeys(field for setting in settings for field in setting)
+    return {f: collections.Counter(s.get(f) for s in settings).most_common(1)[0][0] for f in fields}
+
+
+def _run(name, config, summary, usual_optimizer):
     model, objective = config["model"], config["objective"]
     has_normalization = model.get("batch_normalization", "none") != "none"
     usual = configuration.MODELS[model["name"]].fields
@@ -322,13 +331,19 @@ def _run(name, config, summary):
         has_normalization,
         objective["warmup_epochs"] > 0 or objective.get("exponential_warmup_steps", 0) > 0,
         _sampling(objective),
-        # Runs that differ from the papers' in anything else are columns of their own.
+        # Runs that differ in anything else, from the papers' model or from how most of the study
+        # were trained, are columns of their own.
         *(
             f"{field}={_joined(value) if isinstance(value, list) else value}"
             for field, value in model.items()
             if field in usual
             and field != "latent_dims"
             and value != (list(usual[field]) if isinstance(usual[field], tuple) else usual[field])
+        ),
+        *(
+            f"{field}={value}"
+            for field, value in config.get("optimizer", {}).items()
+            if value != usual_optimizer[field]
         ),
     )
     return _Run(name, variant, tuple(model["latent_dims"]), summary)
