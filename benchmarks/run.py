@@ -33,7 +33,8 @@ flags.DEFINE_integer(
 flags.DEFINE_list(
     "only",
     [],
-    "benchmarks among: startup, evaluation, memory, training, mixed_precision, sampling, labels",
+    "benchmarks among: startup, evaluation, memory, training, mixed_precision, normalization, "
+    "sampling, labels",
 )
 flags.DEFINE_list("models", list(MODELS), "models of the training benchmark")
 flags.DEFINE_string("torch_python", sys.executable, "a Python that can import torch")

@@ -20,8 +20,7 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
     update.
 
     Sønderby et al.'s ladder networks use start 0 over 200 epochs. Tomczak & Welling's min(1,
-    epoch/100), counted from 1, is
-    `start=0.01, epochs=99`.
+    epoch/100), counted from 1, is `start=0.01, epochs=99`.
     """
 
     def __init__(self, epochs, steps_per_epoch, start=0.0, per="epoch"):

@@ -1,13 +1,11 @@
 """The record that connects models to everything else.
 
 A model turns a batch into a `Trace`: for every latent variable what was drawn from the inference
-  model q, with its log-densities under q
-and under the generative model p, and log p(x | everything drawn). Bounds are pure functions of a
-trace.
+model q, with its log-densities under q and under the generative model p, and log p(x | everything
+drawn). Bounds are pure functions of a trace.
 
-Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated),
-  `B` batch, then the event.
-All densities are in nats.
+Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated), `B`
+batch, then the event. All densities are in nats.
 """
 
 import math
