@@ -126,7 +126,10 @@ CALLS = {
         {"z2": images(6, 2), "z1": images(6, 4)}, [0, 1, 1, 0, 2, 2], ["a", "b", "c"]
     ),
     "latent_pca/many_classes": lambda: plotting.latent_pca(
-        {"z": images(90, 3)}, np.arange(90) % 30
+        {"z": images(90, 3), "one unit": images(90, 1)}, np.arange(90) % 20
+    ),
+    "latent_pca/too_many_classes": lambda: plotting.latent_pca(
+        {"z": images(90, 2), "one unit": images(90, 1)}, np.arange(90) % 40
     ),
     "column_histograms/one": lambda: plotting.column_histograms({"a": [[1.0]]}, ["x"]),
     "column_histograms/two": lambda: plotting.column_histograms(
@@ -569,7 +572,22 @@ class TestLatentPCA:
 
     def test_every_class_has_its_own_look(self, figures):
         handles = figures["latent_pca/many_classes"].legends[0].legend_handles
-        assert len({(h.get_color(), h.get_marker()) for h in handles}) == 30
+        assert len({(h.get_color(), h.get_marker()) for h in handles}) == 20
+
+    def test_of_too_many_classes_the_most_frequent_ones_have_a_colour(self, figures):
+        figure = figures["latent_pca/too_many_classes"]  # 0 to 9 occur three times, 10 to 39 twice
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == [*map(str, range(10)), "30 others"]
+        others, coloured = figure.axes[0].collections
+        latents, labels = images(90, 2), np.arange(90) % 40
+        np.testing.assert_array_equal(others.get_offsets(), latents[labels >= 10])
+        assert sorted(map(tuple, coloured.get_offsets())) == sorted(
+            map(tuple, latents[labels < 10])
+        )
+        assert len(np.unique(others.get_facecolors(), axis=0)) == 1
+        assert len(np.unique(coloured.get_facecolors(), axis=0)) == 10
+        top = max(patch.get_xy()[:, 1].max() for patch in figure.axes[1].patches)
+        assert top == np.histogram(images(90, 1), bins=10)[0].max()  # nobody is left out
 
 
 class TestClasses:

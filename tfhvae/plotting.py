@@ -39,6 +39,9 @@ MAX_HEAT_MAP_COLUMNS = 400
 VARIANCE_FLOOR = 1e-6  # float32 moments resolve no smaller variance
 MAX_LABELLED_PSEUDO_INPUTS = 100
 MAX_COUNTED_CLASSES = 25  # a larger confusion matrix has colours only
+MAX_COLOURED_CLASSES = 20  # with more, only the most frequent ones are told apart
+
+_OTHERS, _OTHERS_COLOUR = -1, "0.85"  # classes without a look of their own
 
 _TITLE_SIZE, _TEXT_SIZE, _SMALL_SIZE = 11, 9, 7.5
 _SHEET_SIDE = 840  # pixels, what a sheet of images aims at
@@ -557,7 +560,8 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space", hea
 
     Args:
       latents: `{site: [N, D]}`, means or draws.
-      labels: `[N]`, integer classes.
+      labels: `[N]`, integer classes. Of more than 20 that occur, the ten most frequent have a
+        colour, and the others are grey.
       class_names: names, indexed by class.
       headings: `{site: text}`, of panels that need more than the site's name.
     """
@@ -569,18 +573,21 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space", hea
     if len(set(counts.values())) > 1:
         raise ValueError(f"expected the same examples at every site, received: {counts}")
     count = next(iter(counts.values()))
-    codes, names = _coded(labels, class_names, count)
+    codes, names, others = _most_frequent(*_coded(labels, class_names, count))
+    looks = {code: _class_colour(code) for code in range(max(1, len(names)))}
+    if others:
+        looks = {_OTHERS: _OTHERS_COLOUR} | looks
     figure, axes = _panels(len(latents), title)
     for ax, (site, values) in zip(axes, latents.items(), strict=True):
         heading = (headings or {}).get(site, site)
         if values.shape[1] == 1:
             _set_heading(ax, heading, x=site, y="examples")
             ax.hist(
-                [values[codes == code, 0] for code in range(max(1, len(names)))],
+                [values[codes == code, 0] for code in looks],
                 bins=np.histogram_bin_edges(values[:, 0], min(60, max(10, int(count**0.5)))),
                 stacked=True,
                 histtype="stepfilled",
-                color=[_class_colour(code) for code in range(max(1, len(names)))],
+                color=list(looks.values()),
             )
             ax.yaxis.set_major_locator(_whole_numbers())
             continue
@@ -589,7 +596,7 @@ def latent_pca(latents, labels=None, class_names=None, title="Latent space", hea
         _set_heading(ax, heading, *axis_names)
         ax.set_aspect("equal", adjustable="datalim")
         _scatter(ax, points, codes)
-    _class_legend(figure, names)
+    _class_legend(figure, names, others)
     return _laid_out(figure)
 
 
@@ -1572,8 +1579,27 @@ def _coded(labels, class_names, count):
     return codes, [str(class_names[value]) for value in classes]
 
 
+def _most_frequent(codes, names):
+    """Codes and names as of `_coded`, but of more than `MAX_COLOURED_CLASSES` only the most frequent
+    ones, as many as there are colours, with `_OTHERS` for the rest; and the rest's handles in a
+    legend."""
+    if len(names) <= MAX_COLOURED_CLASSES:
+        return codes, names, []
+    counts = np.bincount(codes)
+    kept = np.sort(np.argsort(-counts, kind="stable")[: len(COLOURS)])
+    places = np.full(len(names), _OTHERS)
+    places[kept] = np.arange(len(kept))
+    label = f"{len(names) - len(kept)} others"
+    handle = Line2D([], [], linestyle="", marker=_marker(0), color=_OTHERS_COLOUR, label=label)
+    return places[codes], [names[code] for code in kept], [handle]
+
+
 def _scatter(ax, points, codes):
-    """Points `[N, 2]` in the look of their classes."""
+    """Points `[N, 2]` in the look of their classes, over those of `_OTHERS`."""
+    size = float(np.clip(20_000 / len(points), 5, 30))
+    if (codes == _OTHERS).any():
+        of_others = points[codes == _OTHERS].T
+        ax.scatter(*of_others, color=_OTHERS_COLOUR, marker=_marker(0), s=size, linewidths=0)
     # One fixed shuffle, so that no class lies on top of the others.
     order = np.random.default_rng(0).permutation(len(points))
     for first in range(0, codes.max() + 1, len(COLOURS)):
@@ -1582,7 +1608,7 @@ def _scatter(ax, points, codes):
             *points[of_marker].T,
             c=[_class_colour(code) for code in codes[of_marker]],
             marker=_marker(first),
-            s=float(np.clip(20_000 / len(points), 5, 30)),
+            s=size,
             alpha=0.7,
             linewidths=0,
         )
