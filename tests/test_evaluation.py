@@ -96,7 +96,9 @@ def test_log_likelihood_approaches_log_px(linear_gaussian):
 
 
 @pytest.mark.parametrize("num_samples", [0, -1, 2.5, True])
-@pytest.mark.parametrize("estimate", [evaluation.log_likelihood, evaluation.bound_terms])
+@pytest.mark.parametrize(
+    "estimate", [evaluation.log_likelihood, evaluation.bound_terms, evaluation.classify]
+)
 def test_number_of_samples_is_a_positive_integer(estimate, num_samples):
     with pytest.raises(ValueError, match="expected num_samples to be a positive integer"):
         estimate(*model_and_images(2), num_samples)
