@@ -1,6 +1,7 @@
 """Figures of a model show what the model was asked for, and the depth study what runs recorded."""
 
 import json
+import pathlib
 import types
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tfhvae import evaluation, figures, plotting, results
+from tfhvae import configuration, evaluation, figures, plotting, results
 from tfhvae.data import datasets
 from tfhvae.models import ADGM, AVAE, HVAE, M2, SDGM, VAE, CaGeM, DeepVAE, LadderVAE
 from tfhvae.traces import mean_over_classes
@@ -834,6 +835,22 @@ def test_variants_name_what_differs(tmp_path):
             "prob. ladder+BN+WU, top_down=shared",
         ]
     ]  # fmt: skip
+
+
+def test_a_record_does_not_say_where_on_the_machine_runs_were(tmp_path):
+    run, name = tmp_path / "b", "config.json"
+    run.mkdir()
+    (run / "summary.json").write_text("{}")
+    (run / "metrics.csv").write_text("epoch\n")
+    config = configuration.base_config("ladder_vae", "digits")
+    (run / name).write_text(configuration.to_json(config))
+    target = pathlib.Path(results.add(str(run), str(tmp_path / "results")))
+    assert (target / name).read_text() == (run / name).read_text()
+    config.training.initial_run = str(tmp_path / "a") + "/"
+    (run / name).write_text(configuration.to_json(config))
+    results.add(str(run), str(tmp_path / "results"))
+    config.training.initial_run = "runs/a"
+    assert (target / name).read_text() == configuration.to_json(config)
 
 
 def test_a_fine_tuned_run_says_what_it_started_from(tmp_path):

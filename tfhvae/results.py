@@ -72,6 +72,12 @@ def add(run_folder, results):
     os.makedirs(target, exist_ok=True)
     for name in RECORD:
         shutil.copy(os.path.join(run_folder, name), target)
+    path = os.path.join(target, "config.json")
+    config = configuration.from_json(path)
+    if config.training.initial_run:  # as the summary's command has it: not the way there
+        name = os.path.basename(os.path.normpath(config.training.initial_run))
+        config.training.initial_run = f"runs/{name}"
+        files.write_text(path, configuration.to_json(config))
     figures = os.path.join(run_folder, "figures")
     if os.path.isdir(figures):
         shutil.copytree(figures, os.path.join(target, "figures"), dirs_exist_ok=True)
