@@ -433,7 +433,8 @@ def bound_comparison(runs, title="Bound over epochs"):
     ax.xaxis.set_major_locator(_whole_numbers())
     by_last = sorted(runs.items(), key=lambda item: -item[1][-1, 1])
     for index, (name, curve) in enumerate(by_last):
-        ax.plot(*curve.T, color=_class_colour(index), linewidth=1.3, label=f"{name}, last "
+        dashes = ("-", "--", ":")[index // len(COLOURS) % 3]  # one for every round of colours
+        ax.plot(*curve.T, dashes, color=_class_colour(index), linewidth=1.3, label=f"{name}, last "
                 f"{_decimal(curve[-1, 1])}", marker="o" if len(curve) == 1 else None,
                 markersize=4)  # fmt: skip
     _limit_to_later_epochs(ax, [curve[:, 1] for curve in runs.values()], skipped=0.3)
