@@ -936,13 +936,29 @@ def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):
     record(tmp_path, "adgm_0", "adgm", error=1.0)
     record(tmp_path, "adgm_1", "adgm", error=1.5, seeds=(0, 1))
     record(tmp_path, "adgm_2", "adgm", error=2.0, seeds=(3, 2), samples=7)
-    record(tmp_path, "short", "adgm", error=9.0, budget=3)
+    record(tmp_path, "short", "adgm", error=9.0, budget=3, epochs=3)
     text = section(results.table(tmp_path), "Few labels")
     assert cells(text, "adgm") == [
+        ["adgm", "dynamic_mnist", "100", "svm", "9.00", "0.96", "3", "[9.00](short)"],
         ["adgm", "dynamic_mnist", "100", "svm", "1.50 ± 0.50", "0.96", "200",
          "[1.00](adgm_0), [1.50](adgm_1), [2.00](adgm_2)"],
-        ["adgm", "dynamic_mnist", "100", "svm", "9.00", "0.96", "200", "[9.00](short)"],
     ]  # fmt: skip
+
+
+def test_errors_of_runs_of_unequal_length_meet_at_the_last_epoch_that_all_have(tmp_path):
+    curve = "epoch,test_error_percent\n1,20.0\n2,{}\n3,{}\n"
+    record(tmp_path, "long", "adgm", error=1.0, budget=3, epochs=3, curve=curve.format(8.0, 1.1))
+    record(tmp_path, "short", "adgm", error=5.0, budget=2, epochs=2, seeds=(0, 1),
+           curve=curve.format(6.0, ""))  # fmt: skip
+    record(
+        tmp_path, "same_seeds", "adgm", error=7.0, budget=2, epochs=2, curve=curve.format(7.0, "")
+    )
+    text = section(results.table(tmp_path), "Few labels")
+    assert [row[3:5] + row[6:] for row in cells(text, "adgm")] == [
+        ["svm", "6.00 ± 1.41", "2", "[7.00](same_seeds), [5.00](short)"],
+        ["svm", "1.00", "3", "[1.00](long)"],
+        ["svm, one draw", "7.00 ± 1.41", "2", "[8.00](long), [6.00](short)"],
+    ]
 
 
 def test_bounds_by_number_of_labels_are_drawn_of_runs_that_differ_in_it(tmp_path, monkeypatch):
@@ -1002,6 +1018,7 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
     assert "errors_" not in results.table(tmp_path)
     record(tmp_path, "fixed", "adgm", error=4.0, stochastic=False, curve=curve.format(7.0))
     record(tmp_path, "short", "adgm", error=9.0, budget=3, epochs=3, curve=curve.format(8.0))
+    record(tmp_path, "deep", "adgm", error=8.0, depth=2, curve=curve.format(9.0))
     record(tmp_path, "without", "m2", error=9.0)  # measured no error in training
     text = section(results.table(tmp_path), "Few labels")
     assert "](errors_dynamic_mnist_100.png)" in text
@@ -1009,9 +1026,13 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
     assert cells(text, "adgm, deterministic a")[0][4] == "4.00"
     ((runs, published),) = seen
     assert runs == {
-        "adgm, 200 epochs": [[[1.0, 20.0], [3.0, 5.0]], [[1.0, 20.0], [3.0, 6.0]]],
+        "adgm, 3, 200 epochs": [
+            [[1.0, 20.0], [3.0, 5.0]],
+            [[1.0, 20.0], [3.0, 6.0]],
+            [[1.0, 20.0], [3.0, 8.0]],
+        ],
+        "adgm, 200 epochs": [[[1.0, 20.0], [3.0, 9.0]]],
         "adgm, deterministic a": [[[1.0, 20.0], [3.0, 7.0]]],
-        "adgm, 3 epochs": [[[1.0, 20.0], [3.0, 8.0]]],
     }
     assert published == dict.fromkeys(runs, 0.96)
 

@@ -157,55 +157,84 @@ def _few_labels(results, records):
     for name, summary in records:
         if "test/error_percent" in summary:
             config = files.read_json(os.path.join(results, name, "config.json"))
-            del config["seed"], config["labels"]["seed"], config["evaluation"]
+            seeds = config.pop("seed"), config["labels"].pop("seed")
+            del config["evaluation"]
+            config["training"].pop("mixed_precision", None)
+            budget = config["training"].pop("epochs")
             key = json.dumps(config, sort_keys=True), summary["test/classifier"]
-            groups.setdefault(key, []).append((name, summary))
+            groups.setdefault(key, []).append((name, summary, seeds, budget))
     if not groups:
         return ""
     rows = []
     studies = {}  # data set and number of labels -> groups of runs
-    for (key, _), group in groups.items():
-        names, summaries = zip(*group)
-        first = summaries[0]
+    for (key, classifier), group in groups.items():
+        first = group[0][1]
         model, published = _variant(json.loads(key)["model"]), first.get("published/error_percent")
-        epochs = _joined(sorted({summary["epochs"] for summary in summaries}), ", ")
-        for field, classifier, theirs in (
-            ("test/error_percent", first["test/classifier"], published),
+        budgets = {}
+        for name, summary, _, budget in group:
+            budgets.setdefault(budget, []).append((name, summary))
+        for field, by, theirs in (
+            ("test/error_percent", classifier, published),
             ("test/error_percent_q", "q(y|x)", None),  # of CaGeM
         ):
-            if field not in first:
-                continue
-            errors = [summary[field] for summary in summaries]
-            spread = f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else ""
-            rows.append(
-                (
-                    model,
-                    first["dataset"],
-                    first["num_labels"],
-                    classifier,
-                    f"{np.mean(errors):.2f}{spread}",
-                    "–" if theirs is None else f"{theirs:.2f}",
-                    epochs,
-                    ", ".join(f"[{error:.2f}]({name})" for name, error in zip(names, errors)),
-                )
-            )
-        curves = [_curve(results, name, "error_percent", ("test_", "val_")) for name in names]
-        curves = [curve for curve in curves if len(curve)]
+            for _, runs in sorted(budgets.items()):
+                errors = [(name, summary[field]) for name, summary in runs if field in summary]
+                epochs = _joined(sorted({summary["epochs"] for _, summary in runs}), ", ")
+                if errors:
+                    rows.append(_error_row(model, first, by, errors, theirs, epochs))
+        curves = {
+            name: _curve(results, name, "error_percent", ("test_", "val_")) for name, *_ in group
+        }
+        curves = {name: curve for name, curve in curves.items() if len(curve)}
+        if len(budgets) > 1:
+            epoch, errors = _at_common_epoch(group, curves)
+            if len(errors) > 1:
+                by = f"{classifier}, one draw"
+                rows.append(_error_row(model, first, by, errors, published, epoch))
         if curves:
+            epochs = _joined(sorted({summary["epochs"] for _, summary, *_ in group}), ", ")
             study = studies.setdefault((first["dataset"], first["num_labels"]), [])
-            study.append((model, f"{model}, {epochs} epochs", curves, published))
+            study.append((model, f"{model}, {epochs} epochs", list(curves.values()), published))
     rows.sort(key=lambda row: row[:3])
     head = ("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")
     pictures = "".join(
         _error_figure(results, *key, study) for key, study in studies.items() if len(study) > 1
     )
     return (
-        "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their seeds "
-        "the mean and the standard deviation over runs.\n\n"
-        + _markdown([head, *rows])
-        + "\n"
-        + pictures
+        "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their seeds or "
+        "in precision the mean and the standard deviation over runs. Where such runs were not trained for equally many "
+        "epochs, a row of its own (one draw) has their errors after the last epoch that all have, as "
+        "measured during training.\n\n" + _markdown([head, *rows]) + "\n" + pictures
     )
+
+
+def _error_row(model, summary, classifier, errors, published, epochs):
+    values = [error for _, error in errors]
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return (
+        model,
+        summary["dataset"],
+        summary["num_labels"],
+        classifier,
+        f"{np.mean(values):.2f}{spread}",
+        "–" if published is None else f"{published:.2f}",
+        epochs,
+        ", ".join(f"[{error:.2f}]({name})" for name, error in errors),
+    )
+
+
+def _at_common_epoch(group, curves):
+    """The last epoch that runs of all seeds have, and pairs of the run and its error then; of runs
+    with the same seeds the longest."""
+    longest = {}
+    for name, _, seeds, _ in group:
+        if name in curves and len(curves[name]) > len(longest.get(seeds, ("", ()))[1]):
+            longest[seeds] = name, dict(curves[name])
+    common = set.intersection(*(set(curve) for _, curve in longest.values())) if longest else set()
+    if not common:
+        return None, []
+    epoch = max(common)
+    return int(epoch), [(name, curve[epoch]) for name, curve in longest.values()]
 
 
 def _bounds_by_labels(results, records):
