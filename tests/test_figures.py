@@ -923,13 +923,17 @@ def test_bounds_over_epochs_are_drawn_for_every_protocol_with_several_runs(tmp_p
     assert "Bounds over epochs" not in results.table(tmp_path)
     record(tmp_path, "b", curve=curve.format("val", -92.0))
     record(tmp_path, "test2", protocol="60k", curve=curve.format("test", -96.0))
+    record(tmp_path, "tuned", protocol="60k", initial_run="a", curve=curve.format("test", -94.0))
     text = section(results.table(tmp_path), "Bounds over epochs")
     for name in ("bounds_dynamic_mnist.png", "bounds_dynamic_mnist_2.png"):
         assert f"]({name})" in text and (tmp_path / name).exists()
     assert seen == [
         {"a": [[1.0, -98.0], [3.0, -91.0]], "b": [[1.0, -98.0], [3.0, -92.0]]},
-        {"test": [[1.0, -98.0], [3.0, -95.0]], "test2": [[1.0, -98.0], [3.0, -96.0]]},
-    ]
+        {
+            "test": [[1.0, -98.0], [3.0, -95.0]], "test2": [[1.0, -98.0], [3.0, -96.0]],
+            "tuned": [[2001.0, -98.0], [2003.0, -94.0]],  # after the epochs of its first stage
+        },
+    ]  # fmt: skip
 
 
 def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):

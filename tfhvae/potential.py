@@ -87,7 +87,7 @@ class AuxiliaryPosterior:
         return Trace(sites, log_px=-two_mode_potential(z.value))
 
 
-def fit(auxiliary_dim=4, steps=6000, seed=0, learning_rate=3e-3, progress=None):
+def fit(auxiliary_dim=4, steps=20000, seed=0, learning_rate=3e-3, progress=None):
     """A trained `AuxiliaryPosterior`.
 
     Args:
@@ -157,7 +157,7 @@ def measure(posterior, seed=0):
     return summary, z
 
 
-def run(out, seed=0, steps=6000, restarts=6):
+def run(out, seed=0, steps=20000, restarts=2):
     """Fits with and without `a`, from several initial weights each, of which the best bound counts,
     and writes `summary.json` and two figures into the folder `out`; returns the summary."""
     from tfhvae import plotting
@@ -193,8 +193,8 @@ def main(arguments=None):
     )
     parser.add_argument("--out", default="runs/potential", help="folder for figures and summary")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000, help="updates for each fit")
-    parser.add_argument("--restarts", type=int, default=6, help="initial weights tried; best kept")
+    parser.add_argument("--steps", type=int, default=20000, help="updates for each fit")
+    parser.add_argument("--restarts", type=int, default=2, help="initial weights tried; best kept")
     options = parser.parse_args(arguments)
     result = run(options.out, options.seed, options.steps, options.restarts)
     for name in ("auxiliary", "one_gaussian"):

@@ -133,7 +133,7 @@ def _bounds(results, records):
     studies = {}
     for name, summary in records:
         if "test/error_percent" not in summary:
-            curve = _curve(results, name, "bound")
+            curve = _curve(results, name, summary, "bound")
             if len(curve):
                 key = (summary["dataset"], summary["protocol"])
                 studies.setdefault(key, {})[name] = curve
@@ -183,7 +183,8 @@ def _few_labels(results, records):
                 if errors:
                     rows.append(_error_row(model, first, by, errors, theirs, epochs))
         curves = {
-            name: _curve(results, name, "error_percent", ("test_", "val_")) for name, *_ in group
+            name: _curve(results, name, summary, "error_percent", ("test_", "val_"))
+            for name, summary, *_ in group
         }
         curves = {name: curve for name, curve in curves.items() if len(curve)}
         if len(budgets) > 1:
@@ -280,15 +281,18 @@ def _variant(model):
     return f"{model['name']}, deterministic a" if is_deterministic else model["name"]
 
 
-def _curve(results, name, quantity, parts=("val_", "test_")):
-    """Pairs `[N, 2]` of an epoch and a quantity on the images of the first of the parts that the
-    run has; none where it has no such column."""
+def _curve(results, name, summary, quantity, parts=("val_", "test_")):
+    """Pairs `[N, 2]` of an epoch, counted from the start of the run that it went on from, and a
+    quantity on the images of the first of the parts that the run has; none where it has no such
+    column."""
+    before = summary.get("initial_epochs", 0)
     path = os.path.join(results, name, "metrics.csv")
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for column in (f"{part}{quantity}" for part in parts):
         if rows and column in rows[0]:
-            return np.array([[row["epoch"], row[column]] for row in rows if row[column]], float)
+            pairs = [(row["epoch"], row[column]) for row in rows if row[column]]
+            return np.array(pairs, float).reshape(-1, 2) + [before, 0]
     return np.zeros([0, 2])
 
 
