@@ -12,6 +12,7 @@ import scipy.stats
 
 from tfhvae import configuration, evaluation, figures, plotting, results
 from tfhvae.data import datasets
+from tfhvae.errors import RunError
 from tfhvae.models import ADGM, AVAE, HVAE, M2, SDGM, VAE, CaGeM, DeepVAE, LadderVAE
 from tfhvae.traces import mean_over_classes
 
@@ -934,6 +935,25 @@ def test_bounds_over_epochs_are_drawn_for_every_protocol_with_several_runs(tmp_p
             "tuned": [[2001.0, -98.0], [2003.0, -94.0]],  # after the epochs of its first stage
         },
     ]  # fmt: skip
+
+
+def test_commands_add_a_record_and_write_the_page(tmp_path, capsys):
+    kept = tmp_path / "kept"
+    record(tmp_path, "one")
+    # `add` reads the configuration as a whole, so it has to be one.
+    path = tmp_path / "one" / "config.json"
+    path.write_text(configuration.to_json(configuration.base_config("vae", "digits")))
+    results.main(["add", str(tmp_path / "one"), str(kept)])
+    results.main(["table", str(kept)])
+    assert capsys.readouterr().out.split() == [str(kept / "one"), str(kept / "README.md")]
+    assert "[deep_vae](one)" in (kept / "README.md").read_text()
+    with pytest.raises(SystemExit, match="0"):
+        results.main(["--help"])
+    assert "published | ours" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        results.main(["tabel"])
+    with pytest.raises(RunError, match="evaluate it first"):
+        results.main(["add", str(tmp_path), str(kept)])
 
 
 def test_errors_of_runs_that_differ_in_their_seeds_share_a_row(tmp_path):

@@ -1,10 +1,11 @@
 """The record of what was measured: copies of runs under `results/`, their table published | ours,
 and a depth study of every data set on which models of several depths were trained.
 
-python -m tfhvae.results add RUN_FOLDER [results]
-python -m tfhvae.results table [results]
+    python -m tfhvae.results add RUN_FOLDER [results]
+    python -m tfhvae.results table [results]
 """
 
+import argparse
 import collections
 import csv
 import json
@@ -563,19 +564,27 @@ def with_error(summary):
     )
 
 
-def main(arguments):
-    if len(arguments) in (2, 3) and arguments[0] == "add":
-        print(add(arguments[1], *(arguments[2:] or ["results"])))
-    elif len(arguments) in (1, 2) and arguments[0] == "table":
-        print(table(*(arguments[1:] or ["results"])))
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m tfhvae.results",
+        description="Keeps the records of runs in a folder, and writes a page over all of them.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    adding = actions.add_parser("add", help="copy the record and the figures of an evaluated run")
+    adding.add_argument("run_folder", help="such as runs/vampprior-digits-seed0")
+    tabling = actions.add_parser("table", help="write README.md: published | ours, and figures")
+    for action in (adding, tabling):
+        action.add_argument("results", nargs="?", default="results", help="folder of the records")
+    options = parser.parse_args(arguments)
+    if options.action == "add":
+        print(add(options.run_folder, options.results))
     else:
-        raise RunError(
-            f"expected 'add RUN_FOLDER [results]' or 'table [results]'. Received: {' '.join(arguments) or 'nothing'}"
-        )
+        table(options.results)
+        print(os.path.join(options.results, "README.md"))
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except (RunError, OSError) as mistake:
         sys.exit(f"error: {mistake}")
