@@ -517,6 +517,9 @@ def test_the_objective_equals_its_equation(name, settings):
     for term, value in terms.items():
         np.testing.assert_allclose(scalars[term], value, rtol=1e-4, err_msg=term)
     assert ("bound_labelled" in scalars) == ("bound_labelled" in terms)
+    guesses = array(model.classify(batch[0][0], noise=noise[0])).argmax(-1)
+    error = 100 * np.mean(guesses != batch[0][1])
+    np.testing.assert_allclose(scalars["error_percent"], error, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -628,7 +631,7 @@ def test_labels_train_the_two_classifiers_of_cagem_and_nothing_else():
     assert layers == {"q_y", "q_y_logits", "p_y", "p_y_logits"}
     weights = model.trainable_variables
     with tf.GradientTape() as tape:
-        trace, cross_entropy = model.labelled_terms(x, LABELS, noise, training=True)
+        trace, cross_entropy, _ = model.labelled_terms(x, LABELS, noise, training=True)
         loss = tf.reduce_sum(cross_entropy)
     assert trace is None and cross_entropy.shape == (BATCH,)
     for weight, gradient in zip(weights, tape.gradient(loss, [w.value for w in weights])):

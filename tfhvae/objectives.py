@@ -281,17 +281,19 @@ class SemiSupervisedObjective(Objective):
 
     def __call__(self, model, data, noise, step, training=True):
         """As of `Objective`; the KL per site is that of the unlabelled images, `error_percent`
-        that of q(y|.) on the labelled ones of the batch."""
+        that of the labelled ones of the batch."""
         (x_labelled, y), x = data
         noise_labelled, noise = noise
         beta = self._beta(step)
         trace = model.trace(x, noise=noise, training=training)
         bound = self.bound(trace, beta)
-        labelled, cross_entropy = model.labelled_terms(x_labelled, y, noise_labelled, training)
+        labelled, cross_entropy, probabilities = model.labelled_terms(
+            x_labelled, y, noise_labelled, training
+        )
         share = tf.cast(tf.shape(y)[0] / tf.shape(x)[0], tf.float32)  # labelled per unlabelled
         loss = share * self.alpha * tf.reduce_mean(cross_entropy) - tf.reduce_mean(bound)
         scalars, unit_kl = _record(trace, bound, beta)
-        scalars |= self._classification(model, x_labelled, y, noise_labelled)
+        scalars["error_percent"] = _error_percent(probabilities, y)
         scalars["cross_entropy"] = tf.reduce_mean(cross_entropy)
         if model.has_labelled_bound:
             scalars["bound_labelled"] = tf.reduce_mean(self.bound(labelled, beta))
@@ -302,16 +304,17 @@ class SemiSupervisedObjective(Objective):
         """As of `Objective`, on `(x, y)`: the bound without the label, and the classifier's error."""
         x, y = data
         scalars, unit_kl, q_means = super().evaluate(model, x, noise)
-        labelled, cross_entropy = model.labelled_terms(x, y, noise)
-        scalars |= self._classification(model, x, y, noise)
+        labelled, cross_entropy, probabilities = model.labelled_terms(x, y, noise)
+        scalars["error_percent"] = _error_percent(probabilities, y)
         scalars["cross_entropy"] = tf.reduce_mean(cross_entropy)
         if model.has_labelled_bound:
             scalars["bound_labelled"] = tf.reduce_mean(bounds.importance_weighted(labelled))
         return scalars, unit_kl, q_means
 
-    def _classification(self, model, x, y, noise):
-        guess = tf.argmax(model.classify(x, noise=noise), -1, output_type=y.dtype)
-        return {"error_percent": 100.0 * tf.reduce_mean(tf.cast(guess != y, tf.float32))}
+
+def _error_percent(probabilities, y):
+    guess = tf.argmax(probabilities, -1, output_type=y.dtype)
+    return 100.0 * tf.reduce_mean(tf.cast(guess != y, tf.float32))
 
 
 def _structure(data):

@@ -156,18 +156,17 @@ class CaGeM(SemiSupervisedModel):
         return tf.reduce_mean(tf.exp(log_probs(x, noise)), 0)
 
     def labelled_terms(self, x, y, noise, training=False):
-        """No trace, and the cross-entropies H_p + H_q `[B]` of Eq. 4.33."""
+        """No trace, the cross-entropies H_p + H_q `[B]` of Eq. 4.33, and p(y|x) `[B, Y]`."""
         image, labels = parts.flatten_event(x), self.one_hot(y)
         with parts.momentum(parts.normalizations(self), 1.0):
             log_q, log_p = self._classifiers(image, noise, training)
 
-        def cross_entropy(log_probs):  # of the probabilities averaged over samples
-            log_mean = tf.reduce_logsumexp(log_probs, 0) - tf.math.log(
-                tf.cast(tf.shape(log_probs)[0], tf.float32)
-            )
-            return -tf.reduce_sum(labels * log_mean, -1)
-
-        return None, cross_entropy(log_q) + cross_entropy(log_p)
+        num_samples = tf.cast(tf.shape(log_q)[0], tf.float32)
+        log_q, log_p = (
+            tf.reduce_logsumexp(log_probs, 0) - tf.math.log(num_samples)
+            for log_probs in (log_q, log_p)
+        )  # [B, Y]
+        return None, -tf.reduce_sum(labels * (log_q + log_p), -1), tf.exp(log_p)
 
     def decode(self, latents, training=False):
         h = self.pixels(self.p_x([latents["z1"], latents["y"]], training=training))

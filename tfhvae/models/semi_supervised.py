@@ -77,14 +77,17 @@ class SemiSupervisedModel(LatentVariableModel):
         return tf.reduce_mean(tf.exp(self.class_log_probs(x, noise)), 0)
 
     def labelled_terms(self, x, y, noise, training=False):
-        """What labelled images contribute to training: their trace, and the cross-entropy
-        -log q(y|.) `[B]`, averaged over what is drawn before y (Maaløe et al. 2016, Eq. 12).
+        """What labelled images contribute to training: their trace, the cross-entropy -log q(y|.)
+        `[B]`, averaged over what is drawn before y (Maaløe et al. 2016, Eq. 12), and the
+        probabilities of the classes `[B, Y]`.
 
         In training, batch normalisation takes the statistics of the labelled images themselves.
         Its running averages stay with the unlabelled ones, as in evaluation no class is known."""
         with parts.momentum(parts.normalizations(self), 1.0):
             trace = self.trace(x, y=y, noise=noise, training=training)
-        return trace, -tf.reduce_mean(trace.label.log_q, 0)
+            log_probs = self.class_log_probs(x, noise, training=training)
+        probabilities = tf.reduce_mean(tf.exp(log_probs), 0)
+        return trace, -tf.reduce_mean(trace.label.log_q, 0), probabilities
 
     def evaluation_trace(self, x, noise):
         trained_with, self.label_inference = self.label_inference, "enumerated"
