@@ -151,8 +151,8 @@ def _bounds(results, records):
 
 
 def _few_labels(results, records):
-    """A table of the classification errors, where runs that differ in their seeds only share a
-    row, and for every data set and number of labels that several models were trained with, their
+    """A table of the classification errors, where runs that differ in their seeds, or in precision,
+    share a row, and for every data set and number of labels that several models were trained with, their
     errors over epochs, `errors_DATASET_LABELS.png`."""
     groups = {}
     for name, summary in records:
@@ -203,10 +203,13 @@ def _few_labels(results, records):
         _error_figure(results, *key, study) for key, study in studies.items() if len(study) > 1
     )
     return (
-        "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their seeds or "
-        "in precision the mean and the standard deviation over runs. Where such runs were not trained for equally many "
-        "epochs, a row of its own (one draw) has their errors after the last epoch that all have, as "
-        "measured during training.\n\n" + _markdown([head, *rows]) + "\n" + pictures
+        "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their "
+        "seeds or in precision the mean and the standard deviation over runs. Where such runs were "
+        "not trained for equally many epochs, a row of its own (one draw) has their errors after the "
+        "last epoch that all have, as measured during training.\n\n"
+        + _markdown([head, *rows])
+        + "\n"
+        + pictures
     )
 
 
