@@ -152,8 +152,8 @@ def _bounds(results, records):
 
 def _few_labels(results, records):
     """A table of the classification errors, where runs that differ in their seeds, or in precision,
-    share a row, and for every data set and number of labels that several models were trained with, their
-    errors over epochs, `errors_DATASET_LABELS.png`."""
+    share a row, and for every data set and number of labels that several models were trained with,
+    their errors over epochs, `errors_DATASET_LABELS.png`."""
     groups = {}
     for name, summary in records:
         if "test/error_percent" in summary:
@@ -178,7 +178,8 @@ def _few_labels(results, records):
             ("test/error_percent", classifier, published),
             ("test/error_percent_q", "q(y|x)", None),  # of CaGeM
         ):
-            for _, runs in sorted(budgets.items()):
+            for budget in sorted(budgets):
+                runs = budgets[budget]
                 errors = [(name, summary[field]) for name, summary in runs if field in summary]
                 epochs = _joined(sorted({summary["epochs"] for _, summary in runs}), ", ")
                 if errors:
