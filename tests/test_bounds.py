@@ -47,13 +47,13 @@ def as_numpy(trace):
 
 
 def log_weight(trace, index, beta):
-    """log w of one sample, from its definition."""
+    """log w of one sample, from its definition, without an unknown class."""
     latent = sum(site.log_p[index] - site.log_q[index] for site in trace.sites.values())
-    label = trace.label.log_p[index] if trace.label is not None else 0.0
+    label = trace.label.log_p[index] if isinstance(trace.label, ObservedLabel) else 0.0
     return trace.log_px[index] + beta * latent + label
 
 
-def brute_force(trace, num_importance, beta, classes):
+def brute_force(trace, num_importance, beta, classes, class_beta=1.0):
     """`importance_weighted` by loops over examples, M, K and classes, in float64."""
     trace, result = as_numpy(trace), np.zeros(BATCH)
     for b in range(BATCH):
@@ -64,12 +64,13 @@ def brute_force(trace, num_importance, beta, classes):
                 if not isinstance(trace.label, EnumeratedLabel):
                     total += np.exp(log_weight(trace, (s, b), beta))
                     continue
-                log_w = [log_weight(trace, (s, y, b), beta) for y in range(CLASSES)]
-                log_q = [trace.label.log_q[s, y, b] for y in range(CLASSES)]
+                log_w = np.array([log_weight(trace, (s, y, b), beta) for y in range(CLASSES)])
+                log_q, log_p = trace.label.log_q[s, :, b], trace.label.log_p[s, :, b]
+                log_w += class_beta * (log_p - log_q)
                 if classes == "inside":
-                    total += sum(np.exp(log_w))
+                    total += (np.exp(log_q) * np.exp(log_w)).sum()
                 else:
-                    total += np.exp(sum(np.exp(q) * (w - q) for w, q in zip(log_w, log_q)))
+                    total += np.exp((np.exp(log_q) * log_w).sum())
             result[b] += np.log(total / num_importance) / (SAMPLES // num_importance)
     return result
 
@@ -144,27 +145,33 @@ def test_more_importance_samples_give_a_tighter_bound(linear_gaussian):
 @pytest.mark.parametrize("beta", [1.0, 0.3])
 @pytest.mark.parametrize(("m", "k"), GROUPINGS)
 @pytest.mark.parametrize(
-    ("label", "classes"),
+    ("label", "classes", "class_beta"),
     [
-        (None, "outside"),
-        ("observed", "outside"),
-        ("enumerated", "outside"),
-        ("enumerated", "inside"),
+        (None, "outside", 1.0),
+        ("observed", "outside", 1.0),
+        ("observed", "outside", 0.6),  # a class that is known is not weighed
+        ("enumerated", "outside", 1.0),
+        ("enumerated", "outside", 0.6),
+        ("enumerated", "inside", 1.0),
+        ("enumerated", "inside", 0.6),
     ],
 )
-def test_bound_equals_loops(label, classes, m, k, beta):
+def test_bound_equals_loops(label, classes, class_beta, m, k, beta):
     trace = make_trace(label)
-    bound = bounds.importance_weighted(trace, k, beta, classes)
+    bound = bounds.importance_weighted(trace, k, beta, classes, class_beta)
     assert bound.shape == (BATCH,)
-    np.testing.assert_allclose(bound, brute_force(trace, k, beta, classes), rtol=1e-5, atol=1e-5)
+    expected = brute_force(trace, k, beta, classes, class_beta)
+    np.testing.assert_allclose(bound, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_choices_are_different_bounds():
     """Otherwise the comparison with loops could not tell them apart."""
     trace = make_trace("enumerated")
     results = [
-        brute_force(trace, k, beta, classes)
-        for (_, k), beta, classes in itertools.product(GROUPINGS, [1.0, 0.3], ["outside", "inside"])
+        brute_force(trace, k, beta, classes, class_beta)
+        for (_, k), beta, classes, class_beta in itertools.product(
+            GROUPINGS, [1.0, 0.3], ["outside", "inside"], [1.0, 0.6]
+        )
     ]
     for a, b in itertools.combinations(results, 2):
         assert np.abs(a - b).max() > 1e-2
@@ -203,19 +210,23 @@ def test_bounds_compile():
 
 @pytest.mark.parametrize("free_bits", [0.0, 0.5, 1.3])
 @pytest.mark.parametrize("beta", [1.0, 0.4])
-@pytest.mark.parametrize("label", [None, "observed", "enumerated"])
-def test_elbo_equals_its_formula(label, beta, free_bits):
+@pytest.mark.parametrize(
+    ("label", "class_beta"),
+    [(None, 1.0), ("observed", 0.6), ("enumerated", 1.0), ("enumerated", 0.6)],
+)
+def test_elbo_equals_its_formula(label, class_beta, beta, free_bits):
     trace = make_trace(label)
     t = as_numpy(trace)
     kl = [site.kl.sum(-1) for site in t.sites.values()]
     if free_bits:
         assert any((k < free_bits).any() for k in kl) and any((k > free_bits).any() for k in kl)
     per_sample = t.log_px - beta * sum(np.maximum(free_bits, k) for k in kl)
-    if label is not None:
+    if label == "observed":
         per_sample = per_sample + t.label.log_p
     if label == "enumerated":
-        per_sample = (np.exp(t.label.log_q) * (per_sample - t.label.log_q)).sum(1)
-    bound = bounds.elbo(trace, beta, free_bits)
+        per_sample = per_sample + class_beta * (t.label.log_p - t.label.log_q)
+        per_sample = (np.exp(t.label.log_q) * per_sample).sum(1)
+    bound = bounds.elbo(trace, beta, free_bits, class_beta)
     assert bound.shape == (BATCH,)
     np.testing.assert_allclose(bound, per_sample.mean(0), rtol=1e-5, atol=1e-5)
 

@@ -10,7 +10,9 @@ order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
     labelled                  log p(y) added to log w
     unlabelled, training      Y outside: sum_y q(y) [log w - log q(y)]
     unlabelled, likelihood    Y inside: log sum_y w (q(y) cancels)
-    unlabelled, y relaxed     log p(y) - log q(y), averaged over q(y), joins the latent terms
+    unlabelled, y relaxed     log p(y) - log q(y), averaged over q(y), added to log w
+
+A weight of their own, class_beta, multiplies log p(y) - log q(y) of an unknown class.
 
 References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3.31.
 """
@@ -22,16 +24,18 @@ import tensorflow as tf
 from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Trace
 
 
-def log_weights(trace: Trace, beta=1.0):
+def log_weights(trace: Trace, beta=1.0, class_beta=1.0):
     """Log importance weights `[S, (Y,) B]`: log p(x, y, z) - log q(z), with the latent terms
-    scaled by `beta`. A relaxed y is a latent variable like the others."""
+    scaled by `beta`, and log p(y) - log q(y) of an unknown class by `class_beta`."""
     log_w = trace.log_px
     if trace.sites:
         log_w += beta * tf.add_n([site.log_p - site.log_q for site in trace.sites.values()])
-    return _with_label(trace, log_w, beta)
+    return _with_label(trace, log_w, class_beta)
 
 
-def importance_weighted(trace: Trace, num_importance=1, beta=1.0, classes="outside"):
+def importance_weighted(
+    trace: Trace, num_importance=1, beta=1.0, classes="outside", class_beta=1.0
+):
     """Mean over M of log (1/K) sum_k w_k, with S = M * K.
 
     Args:
@@ -40,11 +44,12 @@ def importance_weighted(trace: Trace, num_importance=1, beta=1.0, classes="outsi
       beta: weight of the latent terms, inside the importance weight.
       classes: of an enumerated label, "outside" the logarithm (a training bound) or "inside" (a
         likelihood estimate).
+      class_beta: weight of log p(y) - log q(y) of an unknown class.
 
     Raises:
       ValueError: if K does not divide S, or `classes` is unknown.
     """
-    per_sample = _reduce_classes(trace, log_weights(trace, beta), classes)
+    per_sample = _reduce_classes(trace, log_weights(trace, beta, class_beta), classes)
     samples = per_sample.shape[0]
     if samples is None or samples % num_importance:
         raise ValueError(
@@ -54,7 +59,7 @@ def importance_weighted(trace: Trace, num_importance=1, beta=1.0, classes="outsi
     return tf.reduce_mean(log_mean_exp(grouped, axis=1), 0)
 
 
-def elbo(trace: Trace, beta=1.0, free_bits=0.0):
+def elbo(trace: Trace, beta=1.0, free_bits=0.0, class_beta=1.0):
     """The evidence lower bound with per-unit KL terms (analytic where the site has them), averaged
     over S.
 
@@ -66,7 +71,7 @@ def elbo(trace: Trace, beta=1.0, free_bits=0.0):
     for site in trace.sites.values():
         kl = tf.reduce_sum(site.kl, -1)
         per_sample -= beta * (tf.maximum(kl, free_bits) if free_bits else kl)
-    per_sample = _with_label(trace, per_sample, beta)
+    per_sample = _with_label(trace, per_sample, class_beta)
     return tf.reduce_mean(_reduce_classes(trace, per_sample, "outside"), 0)
 
 
@@ -82,12 +87,15 @@ def normalized_weights(log_w, num_importance):
     return tf.reshape(tf.nn.softmax(grouped, axis=1), tf.shape(log_w))
 
 
-def _with_label(trace, log_w, beta):
-    if trace.label is None:
+def _with_label(trace, log_w, class_beta):
+    label = trace.label
+    if label is None:
         return log_w
-    if isinstance(trace.label, RelaxedLabel):
-        return log_w + beta * (trace.label.log_p - trace.label.log_q)
-    return log_w + trace.label.log_p
+    if isinstance(label, RelaxedLabel):
+        return log_w + class_beta * (label.log_p - label.log_q)
+    if isinstance(label, EnumeratedLabel):  # the sum over classes takes log q(y) off again
+        return log_w + class_beta * label.log_p + (1.0 - class_beta) * label.log_q
+    return log_w + label.log_p
 
 
 def sum_over_classes(trace, log_w):

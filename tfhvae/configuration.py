@@ -171,6 +171,7 @@ MODELS = {
             "batch_normalization": "hidden",
             "label_inference": "enumerated",
             "temperature": 0.5,
+            "cascade_weight": 1.0,
         },
     ),
     "pixel_cnn": ModelEntry(
@@ -286,6 +287,7 @@ def base_config(model, dataset):
                 "warmup_start": 0.0,
                 "warmup_per": "epoch",
                 "exponential_warmup_steps": 0,  # n: beta = 1 - exp(-update / n); 0: none
+                "class_warmup": False,  # whether beta weighs the terms of an unknown class too
                 "weight_prior_std": config_dict.placeholder(float),  # a prior N(0, std²) on kernels
             },
             "optimizer": {

@@ -876,6 +876,7 @@ def make_objective(config, steps, num_images, alpha=None):
         config.free_bits,
         config.gradient,
         0.0 if std is None else 1.0 / (num_images * std**2),
+        config.class_warmup,
     )
     return Objective(*settings) if alpha is None else SemiSupervisedObjective(*settings, alpha)
 

@@ -88,6 +88,7 @@ class Objective:
       weight_decay: lambda; training minimises lambda / 2 times the squared weights as well, of
         those with two axes or more: kernels, not biases. With 1 / (N std²), N training images,
         that is a prior N(0, std²) on the weights. It is no part of the bound that is reported.
+      class_warmup: whether beta weighs log p(y) - log q(y) of an unknown class too.
 
     Raises:
       ValueError: for combinations that have no meaning.
@@ -100,6 +101,7 @@ class Objective:
     free_bits: float = 0.0
     gradient: str = "standard"
     weight_decay: float = 0.0
+    class_warmup: bool = False
 
     def __post_init__(self):
         if not self.weight_decay >= 0.0:
@@ -167,9 +169,10 @@ class Objective:
 
     def bound(self, trace, beta=1.0):
         """The bound of one trace, `[B]` in nats."""
+        class_beta = beta if self.class_warmup else 1.0
         if self.kl == "analytic":
-            return bounds.elbo(trace, beta, self.free_bits)
-        return bounds.importance_weighted(trace, self.num_importance, beta)
+            return bounds.elbo(trace, beta, self.free_bits, class_beta)
+        return bounds.importance_weighted(trace, self.num_importance, beta, class_beta=class_beta)
 
     def __call__(self, model, x, noise, step, training=True):
         """Loss `[]` (minus the mean bound, in nats per example), scalars `{name: []}` and KL
@@ -185,6 +188,10 @@ class Objective:
         bound = self.bound(trace, beta)
         maximised = bound
         if self.gradient != "standard":
+            if trace.label is not None:
+                raise ValueError(
+                    f'expected gradient="standard" of a model with classes. Received: {self.gradient!r}'
+                )
             surrogate = self._path_gradient_surrogate(model, x, noise, trace, beta, training)
             maximised = surrogate + tf.stop_gradient(bound - surrogate)  # value of the bound
         return -tf.reduce_mean(maximised), *_record(trace, bound, beta)

@@ -110,6 +110,12 @@ def table(results):
     return text
 
 
+def _configuration(results, name):
+    """A record's configuration as a dictionary; fields that are newer have their defaults."""
+    config = configuration.from_json(os.path.join(results, name, "config.json"))
+    return json.loads(configuration.to_json(config))
+
+
 def _comparison(results, records):
     """A figure of all runs whose published number is one of the same kind, `published.png`."""
     runs = {
@@ -157,7 +163,7 @@ def _few_labels(results, records):
     groups = {}
     for name, summary in records:
         if "test/error_percent" in summary:
-            config = files.read_json(os.path.join(results, name, "config.json"))
+            config = _configuration(results, name)
             seeds = config.pop("seed"), config["labels"].pop("seed")
             del config["evaluation"]
             config["training"].pop("mixed_precision", None)
@@ -250,12 +256,12 @@ def _bounds_by_labels(results, records):
     for name, summary in records:
         if "test/importance_weighted" not in summary:
             continue
-        config = files.read_json(os.path.join(results, name, "config.json"))
+        config = _configuration(results, name)
         if "labels" in config:
             num_labels = config["labels"]["num_labels"]
             config["labels"] |= {"num_labels": None, "seed": None}
             config |= {"seed": None, "published": None, "evaluation": None}
-            config["training"]["epochs"] = summary["epochs"]
+            config["training"] |= {"epochs": summary["epochs"], "mixed_precision": None}
             samples = summary["test/importance_samples"], summary["test/eval_samples"]
             key = summary["model"], summary["dataset"], *samples, json.dumps(config, sort_keys=True)
             studies.setdefault(key, []).append((num_labels, summary))
@@ -324,8 +330,8 @@ def _depth_studies(results, records):
     `depth_DATASET_2.png`."""
     studies = {}
     for name, summary in records:
-        path = os.path.join(results, name, "config.json")
-        config = files.read_json(path) if os.path.exists(path) else {"model": {"name": None}}
+        has_config = os.path.exists(os.path.join(results, name, "config.json"))
+        config = _configuration(results, name) if has_config else {"model": {"name": None}}
         if config["model"]["name"] in _FAMILIES and not config["training"].get("initial_run"):
             # A run that was cut has the budget that it used.
             stopped_early = summary["status"] == "stopped early"

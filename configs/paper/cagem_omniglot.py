@@ -18,6 +18,7 @@ def get_config():
     config.labels.num_labels = 500
     config.model.batch_normalization = "all"
     config.objective.warmup_epochs = 100
+    config.objective.class_warmup = True
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "step"
     config.optimizer.decay_epochs = 50

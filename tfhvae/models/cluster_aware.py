@@ -31,6 +31,10 @@ class CaGeM(SemiSupervisedModel):
       hidden_units: of every network.
       activation, batch_normalization: as in `GaussianHierarchy`.
       label_inference, temperature: as in `SemiSupervisedModel`.
+      cascade_weight: of the cross-entropy of p(y|x) against that of q(y|x); 1 in the paper.
+
+    Raises:
+      ValueError: for a negative cascade_weight, and as `SemiSupervisedModel` does.
 
     Sites, in drawing order: `z1` `[S, (Y,) B, latent_dims[0]]`, `z2` `[S, (Y,) B, latent_dims[1]]`.
     """
@@ -48,6 +52,7 @@ class CaGeM(SemiSupervisedModel):
         batch_normalization="hidden",
         label_inference="enumerated",
         temperature=0.5,
+        cascade_weight=1.0,
         name="cagem",
         **kwargs,
     ):
@@ -64,7 +69,11 @@ class CaGeM(SemiSupervisedModel):
             "batch_normalization": batch_normalization,
             "label_inference": label_inference,
             "temperature": temperature,
+            "cascade_weight": cascade_weight,
         }
+        if not cascade_weight >= 0.0:
+            raise ValueError(f"expected cascade_weight >= 0. Received: {cascade_weight}")
+        self.cascade_weight = cascade_weight
         self.likelihood = likelihood
         self.latent_dims = tuple(latent_dims)
 
@@ -156,7 +165,8 @@ class CaGeM(SemiSupervisedModel):
         return tf.reduce_mean(tf.exp(log_probs(x, noise)), 0)
 
     def labelled_terms(self, x, y, noise, training=False):
-        """No trace, the cross-entropies H_p + H_q `[B]` of Eq. 4.33, and p(y|x) `[B, Y]`."""
+        """No trace, the cross-entropies cascade_weight H_p + H_q `[B]` of Eq. 4.33, and p(y|x)
+        `[B, Y]`."""
         image, labels = parts.flatten_event(x), self.one_hot(y)
         with parts.momentum(parts.normalizations(self), 1.0):
             log_q, log_p = self._classifiers(image, noise, training)
@@ -166,7 +176,8 @@ class CaGeM(SemiSupervisedModel):
             tf.reduce_logsumexp(log_probs, 0) - tf.math.log(num_samples)
             for log_probs in (log_q, log_p)
         )  # [B, Y]
-        return None, -tf.reduce_sum(labels * (log_q + log_p), -1), tf.exp(log_p)
+        log_likelihood = log_q + self.cascade_weight * log_p
+        return None, -tf.reduce_sum(labels * log_likelihood, -1), tf.exp(log_p)
 
     def decode(self, latents, training=False):
         h = self.pixels(self.p_x([latents["z1"], latents["y"]], training=training))
