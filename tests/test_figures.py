@@ -641,21 +641,27 @@ def record(folder, name, model="deep_vae", depth=1, **options):
         "options": {}, "optimizer": {"learning_rate": 1e-3, "epsilon": 1e-8},
     } | options  # fmt: skip
     log_likelihood, elbo = options["bounds"]
-    config = {
-        "model": {
-            "name": model,
-            "latent_dims": list(options["latents"]),
-            "batch_normalization": options["bn"],
-            "stochastic_auxiliary": options["stochastic"],
-            **options["options"],
-        },
-        "objective": {"warmup_epochs": options["warmup"], "num_importance": options["importance"]},
-        "optimizer": options["optimizer"],
-        "training": {"epochs": options["budget"], "initial_run": options["initial_run"]},
-        "seed": options["seeds"][0],
-        "labels": {"seed": options["seeds"][1], "num_labels": options["num_labels"]},
-        "evaluation": {"num_samples": options["samples"]},
+    config = json.loads(configuration.to_json(configuration.base_config(model, options["dataset"])))
+    of_model = {
+        "latent_dims": list(options["latents"]),
+        "batch_normalization": options["bn"],
+        "stochastic_auxiliary": options["stochastic"],
     }
+    if model in ("deep_vae", "prob_ladder", "ladder_vae"):
+        of_model["hidden_units"] = config["model"]["hidden_units"][: len(options["latents"])]
+    config["model"] |= {
+        field: of_model[field] for field in of_model.keys() & config["model"].keys()
+    }
+    config["model"] |= options["options"]
+    config["objective"] |= {
+        "warmup_epochs": options["warmup"],
+        "num_importance": options["importance"],
+    }
+    config["optimizer"] |= options["optimizer"]
+    config["training"] |= {"epochs": options["budget"], "initial_run": options["initial_run"]}
+    config["seed"], config["labels"]["seed"] = options["seeds"]
+    config["labels"]["num_labels"] = options["num_labels"]
+    config["evaluation"]["num_samples"] = options["samples"]
     sites = [f"z{i + 1}" for i in range(len(options["latents"]))]
     summary = {
         "model": model, "dataset": options["dataset"], "protocol": options["protocol"], "seed": 0,
@@ -1007,6 +1013,19 @@ def test_bounds_by_number_of_labels_are_drawn_of_runs_that_differ_in_it(tmp_path
     assert "cagem on dynamic_mnist" in title and "200 epochs" in title
 
 
+def test_runs_from_before_a_field_belong_to_those_that_have_its_default(tmp_path):
+    for name, error in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        record(tmp_path, name, "cagem", error=error)
+        path = tmp_path / name / "config.json"
+        config = json.loads(path.read_text())
+        if name == "a":
+            del config["objective"]["class_warmup"]
+        config["objective"] |= {"class_warmup": True} if name == "c" else {}
+        path.write_text(json.dumps(config))
+    text = section(results.table(tmp_path), "Few labels")
+    assert [row[-1] for row in cells(text, "cagem")] == ["[1.00](a), [2.00](b)", "[3.00](c)"]
+
+
 def test_both_classifiers_of_cagem_have_a_row_and_fewer_labels_come_first(tmp_path):
     for name, error in (("a", 1.0), ("b", 2.0)):
         record(tmp_path, name, "cagem", error=error)
@@ -1042,7 +1061,8 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
     assert "errors_" not in results.table(tmp_path)
     record(tmp_path, "fixed", "adgm", error=4.0, stochastic=False, curve=curve.format(7.0))
     record(tmp_path, "short", "adgm", error=9.0, budget=3, epochs=3, curve=curve.format(8.0))
-    record(tmp_path, "deep", "adgm", error=8.0, depth=2, curve=curve.format(9.0))
+    wide = {"latent_dim": 300}
+    record(tmp_path, "wide", "adgm", error=8.0, options=wide, curve=curve.format(9.0))
     record(tmp_path, "without", "m2", error=9.0)  # measured no error in training
     text = section(results.table(tmp_path), "Few labels")
     assert "](errors_dynamic_mnist_100.png)" in text
