@@ -20,7 +20,7 @@ from tfhvae.data import pipeline
 from tfhvae.data.labels import labelled_subset
 from tfhvae.layers import BatchNormalization
 from tfhvae.models import ADGM, AVAE, M2, SDGM, CaGeM
-from tfhvae.objectives import SemiSupervisedObjective
+from tfhvae.objectives import Objective, SemiSupervisedObjective
 from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Site, Trace, mean_over_classes
 
 EVENT = (2, 3, 2)
@@ -1049,3 +1049,18 @@ def test_an_avae_has_an_auxiliary_for_every_level():
 def test_cagem_has_two_classifiers():
     with pytest.raises(ValueError, match="classifier='z'"):
         model_of("cagem").classify(tf.zeros([1, *EVENT]), classifier="z")
+
+
+def test_path_gradients_are_refused_of_a_model_with_classes():
+    """Before training begins, and in a loop of one's own."""
+    model, objective = new_model("cagem"), Objective(gradient="sticking_the_landing")
+    with pytest.raises(ValueError, match="with classes. Received: 'sticking_the_landing'"):
+        model.compile("adam", objective)
+    x = images(model)
+    with pytest.raises(ValueError, match="with classes. Received: 'sticking_the_landing'"):
+        objective(model, x, model.noise(0, len(x)), 0)
+
+
+def test_a_negative_cascade_weight_is_refused():
+    with pytest.raises(ValueError, match="cascade_weight >= 0. Received: -1"):
+        CaGeM((4, 4, 1), cascade_weight=-1.0)

@@ -8,11 +8,9 @@ order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
     IWAE-K                    K inside
     MC x IW                   K inside, M outside
     labelled                  log p(y) added to log w
-    unlabelled, training      Y outside: sum_y q(y) [log w - log q(y)]
-    unlabelled, likelihood    Y inside: log sum_y w (q(y) cancels)
-    unlabelled, y relaxed     log p(y) - log q(y), averaged over q(y), added to log w
-
-A weight of their own, class_beta, multiplies log p(y) - log q(y) of an unknown class.
+    unlabelled, training      Y outside: sum_y q(y) [log w + class_beta (log p(y) - log q(y))]
+    unlabelled, likelihood    Y inside: log sum_y w p(y) (q(y) cancels)
+    unlabelled, y relaxed     class_beta (log p(y) - log q(y)), averaged over q(y), added to log w
 
 References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3.31.
 """

@@ -154,6 +154,14 @@ class Objective:
             )
         return model.checked_images(data)
 
+    def check_trace(self, trace):
+        """Raises ValueError for traces whose bound cannot be maximised so: with classes there is the
+        standard gradient only."""
+        if self.gradient != "standard" and trace.label is not None:
+            raise ValueError(
+                f'expected gradient="standard" of a model with classes. Received: {self.gradient!r}'
+            )
+
     def noise(self, model, seed, x):
         """Noise for one training batch, as `__call__` takes it."""
         return model.noise(seed, tf.shape(x)[0], self.samples_per_example)
@@ -188,10 +196,7 @@ class Objective:
         bound = self.bound(trace, beta)
         maximised = bound
         if self.gradient != "standard":
-            if trace.label is not None:
-                raise ValueError(
-                    f'expected gradient="standard" of a model with classes. Received: {self.gradient!r}'
-                )
+            self.check_trace(trace)
             surrogate = self._path_gradient_surrogate(model, x, noise, trace, beta, training)
             maximised = surrogate + tf.stop_gradient(bound - surrogate)  # value of the bound
         return -tf.reduce_mean(maximised), *_record(trace, bound, beta)

@@ -223,7 +223,7 @@ class LatentVariableModel(keras.Model):
             numbers stay outside, where they are faster.
 
         Raises:
-          ValueError: without an objective.
+          ValueError: without an objective, or for one that this model's traces cannot have.
         """
         if not hasattr(objective, "metric_names"):
             raise ValueError(
@@ -242,6 +242,7 @@ class LatentVariableModel(keras.Model):
         self.objective = objective
         self.training_seed = seed
         probe = self.trace(tf.zeros([1, *self.event_shape]), noise=self.noise(0, 1))
+        objective.check_trace(probe)
         units = {name: site.kl.shape[-1] for name, site in probe.sites.items()}
         with self.distribute_strategy.scope():
             self.train_means = diagnostics.StepMeans(
