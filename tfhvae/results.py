@@ -251,20 +251,19 @@ def _at_common_epoch(group, curves):
 
 def _bounds_by_labels(results, records):
     """A figure, `labels_MODEL_DATASET.png`, of every two or more runs that differ in the number of
-    their labels, none among them, and in seeds only."""
+    their labels, none among them, in seeds and in precision only."""
     studies = {}
     for name, summary in records:
         if "test/importance_weighted" not in summary:
             continue
         config = _configuration(results, name)
-        if "labels" in config:
-            num_labels = config["labels"]["num_labels"]
-            config["labels"] |= {"num_labels": None, "seed": None}
-            config |= {"seed": None, "published": None, "evaluation": None}
-            config["training"] |= {"epochs": summary["epochs"], "mixed_precision": None}
-            samples = summary["test/importance_samples"], summary["test/eval_samples"]
-            key = summary["model"], summary["dataset"], *samples, json.dumps(config, sort_keys=True)
-            studies.setdefault(key, []).append((num_labels, summary))
+        num_labels = config["labels"]["num_labels"]
+        config["labels"] |= {"num_labels": None, "seed": None}
+        config |= {"seed": None, "published": None, "evaluation": None}
+        config["training"] |= {"epochs": summary["epochs"], "mixed_precision": None}
+        samples = summary["test/importance_samples"], summary["test/eval_samples"]
+        key = summary["model"], summary["dataset"], *samples, json.dumps(config, sort_keys=True)
+        studies.setdefault(key, []).append((num_labels, summary))
     text, drawn = "", {}  # stem of the file name -> number of its figures so far
     for (model, dataset, few, many, _), runs in studies.items():
         if len({num_labels for num_labels, _ in runs}) > 1:
