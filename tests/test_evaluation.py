@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfhvae import bounds, evaluation
 from tfhvae.diagnostics import PosteriorMoments, StepMeans
-from tfhvae.models import HVAE, VAE, LadderVAE
+from tfhvae.models import HVAE, M2, VAE, LadderVAE
 from tfhvae.models.base import stateless_seed
 
 EVENT = (3, 3, 1)
@@ -102,6 +102,37 @@ def test_log_likelihood_approaches_log_px(linear_gaussian):
 def test_number_of_samples_is_a_positive_integer(estimate, num_samples):
     with pytest.raises(ValueError, match="expected num_samples to be a positive integer"):
         estimate(*model_and_images(2), num_samples)
+
+
+@pytest.mark.parametrize("estimate", [evaluation.log_likelihood, evaluation.bound_terms])
+def test_images_that_a_model_does_not_take_are_refused(estimate):
+    model, x = model_and_images(2)
+    for images, message in (
+        (x[:0], "one image or more"),
+        ((255 * x).astype(np.uint8), "floating point numbers. Received: uint8"),
+        (x[:, :2], "images of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            estimate(model, images, 2)
+
+
+def test_classes_are_inferred_a_few_images_at_a_time(monkeypatch):
+    """Memory is that of `rows_at_once`, whatever the number of samples and classes."""
+    model, rows = M2(EVENT, num_classes=5, latent_dim=2, hidden_units=(4, 4)), []
+    monkeypatch.setattr(type(model), "rows_at_once", 60)
+    classify = model.classify
+
+    def recording(x, num_samples, *args):
+        rows.append((x.shape[0], num_samples))
+        return classify(x, num_samples, *args)
+
+    monkeypatch.setattr(model, "classify", recording)
+    x = model_and_images(9)[1]
+    assert evaluation.classify(model, x, 3).shape == (9, 5)
+    assert rows and all(images in (4, None) and samples == 3 for images, samples in rows)
+    rows.clear()
+    evaluation.classify(model, x, 1000)
+    assert {images for images, _ in rows} <= {1, None}
 
 
 def test_log_likelihood_is_reproducible():
@@ -239,6 +270,24 @@ def test_a_machine_needs_two_images_of_every_class():
         evaluation.classify_latents(Identity(), x, labelled, y[labelled], x, 2, "knn")
 
 
+def test_labelled_images_are_binarised_as_the_test_images_are():
+    """Half-moons as grey levels: their draws are other images, binary ones their own draws."""
+    x, y, labelled = moons(300, 0)
+    grey = (x - x.min()) / (x.max() - x.min())
+
+    def classes(images, **options):
+        arguments = Identity(), images, labelled, y[labelled], grey, 2, "label_spreading"
+        return evaluation.classify_latents(*arguments, **options)
+
+    as_they_are = classes(grey)
+    drawn = classes(grey, binarization="per_batch", seed=1)
+    assert np.abs(drawn - as_they_are).max() > 0.1
+    np.testing.assert_array_equal(drawn, classes(grey, binarization="per_batch", seed=1))
+    assert np.abs(drawn - classes(grey, binarization="per_batch", seed=2)).max() > 0
+    binary = np.round(grey)
+    np.testing.assert_array_equal(classes(binary), classes(binary, binarization="per_batch"))
+
+
 # Terms of the bound
 # -------------------------------------------------------------------------------------------------
 
@@ -351,6 +400,74 @@ def test_bound_terms_equal_the_sampled_bound_on_average(linear_gaussian):
     kl = sum(np.sum(site.kl, -1) for site in trace.sites.values())
     error = np.std(trace.log_px - kl, axis=0) / np.sqrt(2000)
     np.testing.assert_array_less(np.abs(difference), 5 * error)
+
+
+def test_information_of_a_layer_above(linear_gaussian):
+    """q(z1|x) is Gaussian in the linear model, where the bound is the mutual information itself:
+    1/2 log(1 + v/s²), s² of q(z1|z2, x), and v what z2 moves its mean by."""
+    model = linear_gaussian(q_error=0.1)
+    x = np.random.default_rng(1).normal(size=(50, *model.event_shape)).astype(np.float32)
+    terms = evaluation.bound_terms(model, x, num_samples=4000)
+    v = {name: value.numpy() for name, value in model.named.items()}
+    moved = (v["q_z1_z2"] * np.exp(v["q_z2_log_scale"])) ** 2
+    exact = 0.5 * np.log1p(moved / np.exp(2 * v["q_z1_log_scale"])).sum()
+    assert exact > 0.1
+    np.testing.assert_allclose(terms["information/z1"].mean(), exact, rtol=0.01)
+    np.testing.assert_allclose(terms["information/z2"], 0.0, atol=1e-4)
+    of_one = evaluation.bound_terms(model, x, num_samples=1)
+    np.testing.assert_allclose(of_one["information/z1"], 0.0, atol=1e-5)
+
+
+def test_information_of_the_class():
+    """z of an M2 owes to y alone: the bound is above the exact information of a mixture of
+    Gaussians, and equals the direct computation from its moments."""
+    model = M2(EVENT, num_classes=3, latent_dim=1, hidden_units=(4, 4))
+    rng = np.random.default_rng(3)
+    for variable in model.trainable_variables:
+        variable.assign(0.7 * rng.normal(size=variable.shape))
+    x = model_and_images(6)[1]
+    trace = model.trace(x, noise=model.noise(0, 6))
+    share = np.exp(trace.label.log_q[0].numpy())[..., np.newaxis]  # [Y, B, 1]
+    mean, variance = trace.sites["z"].q_mean[0].numpy(), trace.sites["z"].q_scale[0].numpy() ** 2
+    total = (share * (variance + mean**2)).sum(0) - (share * mean).sum(0) ** 2
+    expected = 0.5 * (np.log(total) - (share * np.log(variance)).sum(0)).sum(-1)
+    information = evaluation.bound_terms(model, x, num_samples=1)["information/z"]
+    np.testing.assert_allclose(information, expected, rtol=1e-3, atol=1e-4)
+    grid = np.linspace(-60.0, 60.0, 200_001)[:, np.newaxis, np.newaxis]
+    density = scipy.stats.norm(mean[..., 0], np.sqrt(variance[..., 0])).pdf(grid)  # [grid, Y, B]
+    mixture = (share[..., 0] * density).sum(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.nan_to_num(share[..., 0] * density * np.log(density / mixture))
+    exact = terms.sum((0, 1)) * (grid[1] - grid[0]).item()
+    assert exact.max() > 0.05
+    assert (information > exact - 1e-3).all()
+
+
+def test_mean_log_likelihood_of_all_images_is_their_mean():
+    rng = np.random.default_rng(0)
+    elbo, log_likelihood = rng.normal(size=(2, 50))
+    expected = evaluation.mean_and_standard_error(log_likelihood)
+    np.testing.assert_allclose(evaluation.mean_log_likelihood(elbo, log_likelihood), expected)
+    mean, error = evaluation.mean_log_likelihood(elbo, log_likelihood[:1])
+    assert np.isfinite(mean) and np.isnan(error)
+
+
+def test_mean_log_likelihood_of_a_part_allows_for_how_easy_it_is():
+    """Over test sets drawn anew the estimate has the mean of L_K and the standard error that it
+    says, which is far below that of the part alone."""
+    rng, estimates, errors, plain = np.random.default_rng(0), [], [], []
+    for _ in range(1000):
+        elbo = rng.normal(-90.0, 20.0, 400)
+        log_likelihood = elbo + 4.0 - 0.02 * (elbo + 90.0) + rng.normal(size=400)
+        part = evaluation.fixed_part(400, 40)
+        mean, error = evaluation.mean_log_likelihood(elbo, log_likelihood[part])
+        estimates.append(mean)
+        errors.append(error)
+        plain.append(log_likelihood[part].mean())
+    spread = np.std(estimates)
+    assert abs(np.mean(estimates) - -86.0) < 5 * spread / np.sqrt(1000)
+    np.testing.assert_allclose(np.mean(errors), spread, rtol=0.1)
+    assert spread < 0.5 * np.std(plain)
 
 
 def test_mean_and_standard_error():

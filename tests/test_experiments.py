@@ -17,6 +17,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import run_experiment
 from tfhvae import configuration, evaluation, experiments, hardware, reporting, training
@@ -183,8 +184,51 @@ def test_finished_run_is_known(finished):
     folder, summary = finished
     run = experiments.Run(small_config("vampprior", 3), str(folder), hardware_options=GRAPH)
     assert run.has_trained and run.finished_summary == summary
-    run.config.evaluation.num_samples = 7
-    assert run.finished_summary is None
+    for field in ("num_samples", "active_unit_samples", "likelihood_images"):
+        with run.config.unlocked():
+            before, run.config.evaluation[field] = run.config.evaluation[field], 7
+        assert run.finished_summary is None, field
+        run.config.evaluation[field] = before
+    assert run.finished_summary == summary
+
+
+def test_log_likelihood_of_a_part_is_an_estimate_for_all(finished, tmp_path):
+    folder, whole = finished
+    shutil.copytree(folder, tmp_path / "run")
+    config = small_config("vampprior", 3)
+    config.evaluation.likelihood_images = 50
+    summary = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH).evaluate()
+    with np.load(tmp_path / "run" / "evaluation.npz") as arrays:
+        part = evaluation.fixed_part(300, 50)
+        gap = arrays["log_likelihood"] - arrays["elbo"][part]
+        assert summary["test/log_likelihood_of_part"] == pytest.approx(
+            arrays["log_likelihood"].mean()
+        )
+    assert summary["test/likelihood_images"] == 50 and summary["test/images"] == 300
+    assert summary["test/elbo"] == whole["test/elbo"]
+    assert summary["test/log_likelihood"] == pytest.approx(summary["test/elbo"] + gap.mean())
+
+
+def test_training_goes_on_after_an_evaluation_as_without_one(tmp_path):
+    """The best weights, which an evaluation puts in, are not those of the last epoch."""
+
+    def run_of(name, epochs):
+        config = small_config("vae", epochs)
+        config.training.patience, config.training.m1_epochs = 50, 1
+        config.optimizer.learning_rate = 1.0
+        return experiments.Run(config, str(tmp_path / name), hardware_options=GRAPH)
+
+    whole = run_of("whole", 12)
+    whole.train()
+    bounds = [row["val_bound"] for row in whole.state.history]
+    stop = next(n for n in range(2, 12) if max(bounds[:n]) > bounds[n - 1])
+    run_of("stopped", stop).train()
+    rest = run_of("stopped", 12)
+    assert rest.state.best_epoch < rest.state.epoch == stop
+    rest.evaluate()
+    rest.evaluate()
+    rest.train()
+    assert rest.state.history == whole.state.history
 
 
 def test_workdir_of_another_experiment_is_refused(finished):
@@ -501,14 +545,16 @@ def test_early_stopping_counts_after_warm_up_and_keeps_the_best():
     recorder = training.Recorder(training.RunState(), None, "", patience=2, warmup_epochs=4)
     recorder.set_model(Weights())
     stops = []
-    for epoch, bound in enumerate((-5.0, -6.0, -6.0, -6.0, -4.0, -4.5, -4.6, -4.7), start=1):
+    bounds = (-5.0, -6.0, -6.0, -6.0, -6.0, -4.0, -4.5, -4.6, -4.7)
+    for epoch, bound in enumerate(bounds, start=1):
         recorder.state.epoch = epoch
         Weights.weights = [np.float32(epoch)]
         recorder._look_ahead(bound)
         stops.append(recorder.model.stop_training)
-    # worse in epochs 2 and 3, within the warm-up: no count; 4 is the first; 5 is better; 6 and 7
-    assert stops.index(True) == 6
-    assert recorder.state.best_epoch == 5 and recorder.state.best_weights == [5.0]
+    # worse in epochs 2 to 4, within the warm-up: no count; 5, the first at beta = 1, is; 6 is
+    # better; 7 and 8
+    assert stops.index(True) == 7
+    assert recorder.state.best_epoch == 6 and recorder.state.best_weights == [6.0]
 
 
 def test_normalized_gradients_ignore_their_length():
@@ -606,6 +652,28 @@ def test_early_stopping_needs_validation_images(data_dir, tmp_path):
     config.training.patience = 5
     with pytest.raises(RunError, match="early stopping needs validation images"):
         experiments.Run(config, str(tmp_path), str(data_dir), GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("m1_svm", {"num_labels": 10}, "num_labels of at least 20, two of every class.*spreading"),
+        ("adgm", {"batch_size": 1}, r"two labelled images or more.*labels.batch_size.*ceived: 1"),
+    ],
+)
+def test_labels_that_nothing_can_be_learned_from_are_refused(model, settings, message, tmp_path):
+    config = small_config(model)
+    for field, value in settings.items():
+        config.labels[field] = value
+    with pytest.raises(RunError, match=message):
+        experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH)
+    assert not (tmp_path / "run").exists()
+
+
+def test_float32_is_not_tensorfloat(tmp_path):
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    experiments.Run(small_config(), str(tmp_path / "run"), hardware_options=GRAPH)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_mistake_at_the_shell_is_one_line():

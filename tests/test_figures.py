@@ -777,6 +777,36 @@ def test_depth_study_names_what_few_of_its_runs_were_trained_with(study):
     assert not any("learning_rate" in cell for cell in header)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("objective", "warmup_epochs", 30),
+        ("objective", "kl", "analytic"),
+        ("objective", "weight_prior_std", 1.0),
+        ("training", "batch_size", 20),
+        ("training", "mixed_precision", True),
+        ("summary", "batch_statistics", "running"),
+    ],
+)
+def test_depth_study_tells_trainings_apart(study, part, field, value):
+    record(study, "wu2_other", depth=2)
+    path = study / "wu2_other" / ("summary.json" if part == "summary" else "config.json")
+    values = json.loads(path.read_text())
+    if part == "summary":
+        for name in ("wu2", "prob5"):
+            of_most = study / name / "summary.json"
+            known = {**json.loads(of_most.read_text()), "test/batch_statistics": "recalibrated"}
+            of_most.write_text(json.dumps(known))
+        values["test/batch_statistics"] = value
+    else:
+        values[part][field] = value
+    path.write_text(json.dumps(values))
+    text = section(results.table(study), "Depth study: dynamic_mnist (200 epochs)")
+    (header,) = cells(text, "latents")
+    assert header[1:5] == ["VAE", "VAE+BN", "VAE+BN+WU", f"VAE+BN+WU, {field}={value}"]
+    assert len(header) == 7
+
+
 def test_depth_study_is_drawn(study, monkeypatch):
     seen = []
     draw = plotting.depth_study

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhvae.models import HVAE, VAE
+from tfhvae.models import HVAE, VAE, DeepVAE
 from tfhvae.objectives import LinearWarmup, Objective
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -149,6 +149,16 @@ def test_weight_decay_is_a_normal_prior_on_kernels():
     assert any(len(v.shape) > 1 for v in model.trainable_variables)
 
 
+def test_weight_decay_leaves_alone_what_a_prior_has_learned():
+    model = MODELS["vampprior"]()
+    with tf.GradientTape() as tape:
+        penalty = Objective(weight_decay=1.0).penalty(model.trainable_variables)
+    gradients = tape.gradient(penalty, model.trainable_variables)
+    reached = {v.name for v, g in zip(model.trainable_variables, gradients) if g is not None}
+    assert {v.name for v in model.trainable_variables} > {"pseudo_inputs", "kernel"}
+    assert reached == {"kernel"}
+
+
 def test_scalars_have_the_announced_names():
     model, x = MODELS["hvae"](), images(4)
     objective = Objective(num_importance=2)
@@ -187,6 +197,29 @@ def test_gradient_option_leaves_bound_and_loss_unchanged(name):
             bounds.append(float(scalars["bound"]))
         assert bounds == [bounds[0]] * len(bounds)
         np.testing.assert_allclose(losses, -bounds[0], rtol=1e-6)
+
+
+def test_doubly_reparameterized_gradient_of_a_normalised_model_is_refused():
+    """Of one importance sample it is sticking the landing, which has no weights to get wrong."""
+    model = DeepVAE(EVENT, latent_dims=(3, 2), hidden_units=(6, 5))
+    with pytest.raises(ValueError, match="batch normalisation.*Received: 'doubly_repar"):
+        model.compile("sgd", Objective(num_importance=2, gradient="doubly_reparameterized"))
+    model.compile("sgd", Objective(gradient="doubly_reparameterized"), jit_compile=False)
+    plain = DeepVAE(EVENT, latent_dims=(2,), hidden_units=(5,), batch_normalization="none")
+    plain.compile("sgd", Objective(num_importance=2, gradient="doubly_reparameterized"))
+
+
+def test_running_averages_follow_a_batch_once_whatever_the_gradient():
+    after = []
+    for gradient in ("standard", "sticking_the_landing"):
+        keras.utils.set_random_seed(0)
+        model = DeepVAE(EVENT, latent_dims=(3, 2), hidden_units=(6, 5))
+        before = model.non_trainable_weights[0].numpy()
+        Objective(gradient=gradient)(model, images(8), model.noise(0, 8), 0, training=True)
+        after.append([w.numpy() for w in model.non_trainable_weights])
+        assert np.abs(after[-1][0] - before).max() > 0
+    for standard, other in zip(*after):
+        np.testing.assert_array_equal(standard, other)
 
 
 # Gradients

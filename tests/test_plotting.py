@@ -437,7 +437,8 @@ class TestTrainingCurves:
 
     def test_test_columns_stand_beside_those_of_training(self, figures):
         bound, log_px, kl, *_ = figures["training_curves/test"].axes
-        assert legend_texts(bound) == legend_texts(log_px) == ["training", "test"]
+        assert legend_texts(bound) == ["training, as maximised", "test, $L_1$"]
+        assert legend_texts(log_px) == ["training", "test"]
         assert legend_texts(kl) == ["z2", "z1", "training", "test"]
         np.testing.assert_array_equal(bound.lines[1].get_xdata(), [10, 20, 30, 40])
         np.testing.assert_array_equal(bound.lines[1].get_ydata(), history()["val_bound"][9::10])
@@ -449,7 +450,7 @@ class TestTrainingCurves:
         ax = plotting.training_curves(
             {"bound": [-3.0, -2.0], "test_bound": [-4.0, -3.0], "val_bound": [-5.0, -4.0]}
         ).axes[0]
-        assert legend_texts(ax) == ["training", "validation", "test"]
+        assert legend_texts(ax) == ["training, as maximised", "validation, $L_1$", "test, $L_1$"]
         assert [line.get_ydata()[0] for line in ax.lines] == [-3.0, -5.0, -4.0]
         assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 3
 

@@ -19,7 +19,7 @@ from tfhvae import bounds, data, evaluation
 from tfhvae.data import pipeline
 from tfhvae.data.labels import labelled_subset
 from tfhvae.layers import BatchNormalization
-from tfhvae.models import ADGM, AVAE, M2, SDGM, CaGeM
+from tfhvae.models import ADGM, AVAE, M2, SDGM, VAE, CaGeM
 from tfhvae.objectives import Objective, SemiSupervisedObjective
 from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Site, Trace, mean_over_classes
 
@@ -1059,6 +1059,41 @@ def test_path_gradients_are_refused_of_a_model_with_classes():
     x = images(model)
     with pytest.raises(ValueError, match="with classes. Received: 'sticking_the_landing'"):
         objective(model, x, model.noise(0, len(x)), 0)
+
+
+def test_a_semi_supervised_objective_needs_classes():
+    model = VAE(EVENT, latent_dim=2, hidden_units=(4,))
+    with pytest.raises(ValueError, match="a model with classes.*Received: VAE"):
+        model.compile("adam", SemiSupervisedObjective())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int64"])
+def test_classes_may_be_integers_of_any_width(dtype):
+    model = new_model("m2")
+    x, noise, objective = images(model), model.noise(3, BATCH, 1), SemiSupervisedObjective()
+    losses, errors = [], []
+    for labels in (tf.constant(LABELS, tf.int32), tf.cast(LABELS, dtype)):
+        loss, scalars, _ = objective(model, ((x, labels), x), (noise, noise), 0)
+        losses.append(float(loss))
+        errors.append(float(scalars["error_percent"]))
+        assert objective.evaluate(model, (x, labels), noise)[0]["error_percent"] == errors[-1]
+    assert losses[0] == losses[1] and errors[0] == errors[1]
+
+
+@each_with_classes
+def test_generate_needs_as_many_latents_as_classes(name):
+    model = model_of(name)
+    site_name = model.generation_order[0]
+    for rows in (1, 3):
+        given = tf.ones([rows, *model.noise_shapes[site_name]])
+        with pytest.raises(ValueError, match=f"as classes. Received: {rows} and 4"):
+            model.generate(latents={site_name: given}, y=[2, 0, 1, 1])
+
+
+def test_only_what_nothing_is_generated_from_is_auxiliary():
+    expected = {"m2": [], "adgm": ["a"], "sdgm": [], "cagem": [], "avae 2": ["a1", "a2"]}
+    found = {name: sorted(model_of(name).auxiliary_sites) for name in expected}
+    assert found == expected
 
 
 def test_a_negative_cascade_weight_is_refused():

@@ -423,6 +423,16 @@ def test_a_layer_that_collapses_is_named_once(capfd):
     assert monitor.scalars()["collapse/z2/died"] == 1
 
 
+def test_kl_of_an_auxiliary_variable_is_no_sign_of_death():
+    model = models.AVAE((4, 4, 1), latent_dims=(3, 2), auxiliary_dims=(3, 2), hidden_units=(6, 5))
+    state = training.RunState()
+    state.unit_kl = {site: np.zeros([2, *shape]) for site, shape in model.noise_shapes.items()}
+    monitor = training.CollapseMonitor(state)
+    assert set(monitor.states()) == {"a1", "z1", "a2", "z2"}  # of a model that is not known
+    monitor.set_model(model)
+    assert set(monitor.states()) == {"z1", "z2"}
+
+
 def test_run_reports_collapsed_layers(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhvae import bounds
+from tfhvae.data import pipeline
 from tfhvae.layers.folding import positive_integer
 from tfhvae.models.base import stateless_seed
 from tfhvae.models.parts import check_choice, mean_and_draw
@@ -28,7 +29,8 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
       `[N]` float64 array.
 
     Raises:
-      ValueError: if `num_samples` is not a positive integer.
+      ValueError: if `num_samples` is not a positive integer, or for no images, or other ones than
+        the model takes.
     """
     parts = []
     for part in log_likelihood_parts(model, x, num_samples, seed, jit_compile):
@@ -46,6 +48,7 @@ def log_likelihood_parts(model, x, num_samples=5000, seed=0, jit_compile=True, s
         all had been. A sum of lengths of the first groups.
     """
     num_samples = positive_integer(num_samples, "num_samples")
+    _check_images(model, x)
     if not model.noise_shapes:  # nothing is drawn, and log p(x) known
         num_samples = 1
     per_call = max(1, min(num_samples, model.rows_at_once // 4))
@@ -59,6 +62,45 @@ def log_likelihood_parts(model, x, num_samples=5000, seed=0, jit_compile=True, s
         )  # one shape, one compilation
         estimates = estimate(padded, stateless_seed(seed, first)).numpy()[: len(batch)]
         yield estimates.astype(np.float64)
+
+
+def _check_images(model, x):
+    """Raises ValueError for no images, or other ones than the model takes."""
+    if not len(x):
+        raise ValueError("expected one image or more. Received: none")
+    model.checked_images(tf.convert_to_tensor(x[:1]))
+
+
+def fixed_part(count, size):
+    """Indices `[size]` of a fixed part of a test set of `count` examples, the same in every run."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:size])
+
+
+def mean_log_likelihood(elbo, log_likelihood):
+    """Mean of log p(x) over N examples, where L_K is known of `fixed_part(N, n)` only, and its
+    standard error over examples.
+
+    A part of a test set is easier or harder than all of it, for the ELBO as for L_K. So the ELBO,
+    known of all, takes that out (a difference estimator):
+
+        mean over N of L_1  +  mean over the n of (L_K - L_1)
+
+    Of all examples, n = N, this is the mean of L_K itself.
+
+    Args:
+      elbo: L_1, `[N]`.
+      log_likelihood: L_K, `[n]`.
+
+    Returns:
+      Two floats, the second NaN where n is 1.
+    """
+    gap = log_likelihood - elbo[fixed_part(len(elbo), len(log_likelihood))]
+    mean = float(elbo.mean() + gap.mean())
+    if len(gap) == 1:
+        return mean, float("nan")
+    of_part = np.cov(elbo[fixed_part(len(elbo), len(gap))], gap)
+    variance = (elbo.var(ddof=1) + 2.0 * of_part[0, 1]) / len(elbo) + of_part[1, 1] / len(gap)
+    return mean, float(np.sqrt(variance))
 
 
 def _streaming_estimate(model, num_samples, per_call, jit_compile):
@@ -112,11 +154,17 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
         "q_mean/<site>": `[N, units]`.
         "q_mean_noise/<site>": `[units]`, the variance that q_mean has from the draws of the layers
           it depends on, averaged over examples; 0 of one draw, which does not tell.
+        "information/<site>": `[N]`, an upper bound on the mutual information I(z; v|x) of z and
+          what q draws before it, v (other layers, an auxiliary variable, the class): z of the same
+          mean and variance per unit, if it were Gaussian, would have that much. Of one draw of v,
+          which does not tell, 0 but for the class.
 
     Raises:
-      ValueError: if `num_samples` is not a positive integer.
+      ValueError: if `num_samples` is not a positive integer, or for no images, or other ones than
+        the model takes.
     """
     num_samples = positive_integer(num_samples, "num_samples")
+    _check_images(model, x)
     batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -140,6 +188,10 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
             by_draw = tf.math.reduce_variance(mean_over_classes(trace, site.q_mean), 0)
             noise = by_draw / max(num_samples - 1, 1)  # unbiased, of the mean
             result[f"q_mean_noise/{name}"] = tf.reduce_sum(noise, 0)
+            within = tf.square(site.q_scale)
+            between = tf.square(site.q_mean - result[f"q_mean/{name}"])  # and `noise`: unbiased
+            log_ratio = tf.math.log(mean(within + between) + noise) - mean(tf.math.log(within))
+            result[f"information/{name}"] = 0.5 * tf.reduce_sum(log_ratio, -1)
         latent = list(trace.sites)
         if trace.label is not None:
             result["kl/y"] = mean(trace.label.log_q - trace.label.log_p)
@@ -171,14 +223,22 @@ def variance_of_means(terms, site):
     return terms[f"q_mean/{site}"].var(0) - terms.get(f"q_mean_noise/{site}", 0.0)
 
 
-def classify(model, x, num_samples=100, seed=0, batch_size=200, **options):
+def classify(model, x, num_samples=100, seed=0, batch_size=None, **options):
     """Class probabilities of every image, averaged over `num_samples` draws of what the classifier
     draws: `[N, Y]` float64 array. `options` go to `model.classify`.
 
+    Args:
+      batch_size: of the images; by default, such that images times samples times classes fit the
+        model's `rows_at_once`, and 200 at most.
+
     Raises:
-      ValueError: if `num_samples` is not a positive integer.
+      ValueError: if `num_samples` is not a positive integer, or for no images, or other ones than
+        the model takes.
     """
     num_samples = positive_integer(num_samples, "num_samples")
+    _check_images(model, x)
+    rows = num_samples * model.num_classes
+    batch_size = batch_size or max(1, min(200, model.rows_at_once // rows))
 
     @tf.function(autograph=False, reduce_retracing=True)
     def probabilities(x, seed):
@@ -194,7 +254,9 @@ def classify(model, x, num_samples=100, seed=0, batch_size=200, **options):
     )
 
 
-def classify_latents(model, x_train, labelled, y, x, num_classes, classifier="svm"):
+def classify_latents(
+    model, x_train, labelled, y, x, num_classes, classifier="svm", binarization=None, seed=0
+):
     """Classifies images by their posterior means, as M1 does (Kingma et al. 2014).
 
     The means are taken as they are: the prior gives all units one scale, and to standardise
@@ -207,28 +269,37 @@ def classify_latents(model, x_train, labelled, y, x, num_classes, classifier="sv
       x: `[N, *event]`, the images to classify.
       classifier: "svm", a support vector machine with a Gaussian kernel, which sees labelled images
         only (at least two of every class) and has C and the kernel's width from cross-validation
-        within them; or "label_spreading" over the graph of the 7 nearest neighbours of all training
-        images, with alpha = 0.99 (Zhou et al., Learning with local and global consistency, 2004).
+        within them; or "label_spreading" (Zhou et al., Learning with local and global consistency,
+        2004) with alpha = 0.99, over scikit-learn's graph of the 7 nearest neighbours of all
+        training images, each its own nearest one.
+      binarization: None, or of the training images, whose pixels are then drawn once, as those of
+        `x` were.
+      seed: of these draws.
 
     Returns:
       `[N, num_classes]`: ones and zeros, or probabilities.
     """
     check_choice("classifier", classifier, ("svm", "label_spreading"))
 
-    def latents(images):
+    def latents(images, binarization=None):
         @tf.function(autograph=False, reduce_retracing=True)
         def means(batch):
             trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
             return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
 
-        batches = (
-            tf.constant(images[i : i + 1000], tf.float32) for i in range(0, len(images), 1000)
-        )
-        return np.concatenate([means(batch).numpy() for batch in batches])
+        parts = []
+        for i in range(0, len(images), 1000):
+            batch = tf.constant(images[i : i + 1000], tf.float32)
+            if binarization is not None:
+                batch = pipeline.binarize(batch, stateless_seed(seed, i))
+            parts.append(means(batch).numpy())
+        return np.concatenate(parts)
 
     if classifier == "label_spreading":
-        return _spread_labels(latents(x_train), labelled, y, latents(x), num_classes)
-    return np.eye(num_classes)[_fit_svm(latents(x_train[labelled]), y).predict(latents(x))]
+        z_train = latents(x_train, binarization)
+        return _spread_labels(z_train, labelled, y, latents(x), num_classes)
+    z_labelled = latents(x_train[labelled], binarization)
+    return np.eye(num_classes)[_fit_svm(z_labelled, y).predict(latents(x))]
 
 
 def _spread_labels(z_train, labelled, y, z, num_classes):

@@ -113,8 +113,15 @@ class Run:
                 jit_compile=self._jit_compile(),
                 steps_per_execution=pipeline.steps_per_execution(self.steps),
             )
+        per_batch = min(len(self.labelled), config.labels.batch_size)
+        if self._trains_with_labels and per_batch < 2 and training.batch_statistics(self.model):
+            raise RunError(
+                "expected two labelled images or more in a batch (labels.batch_size), as batch "
+                f"normalisation leaves nothing of one. Received: {per_batch}"
+            )
         _initialize_pseudo_inputs(self.model, config, self.dataset)
         self.state = self.checkpoints.restore(self.model) or self._begin()
+        self._last_weights = None  # where the best ones stand in their place before the end
         self._statistics = {}  # "running" and "recalibrated" -> arrays, for the weights of now
 
     def require_checkpoint(self):
@@ -167,7 +174,7 @@ class Run:
             arrays["class_probabilities"] = self._classify(x, seed)
             if self.model_class is models.CaGeM:
                 arrays["class_probabilities_q"] = self._classify(x, seed, classifier="q")
-        x = x[_subset(len(x), self._likelihood_images)]
+        x = x[evaluation.fixed_part(len(x), self._likelihood_images)]
         arrays["log_likelihood"] = self._log_likelihood(x, seed)
         summary = self._summarize(arrays)
         if self.is_chief:
@@ -238,18 +245,11 @@ class Run:
             return None
         try:
             summary = files.read_json(path)
-            found = [summary[name] for name in ("epochs", "test/eval_samples", "test/images")]
+            found = {name: summary[name] for name in self._evaluated_as()}
         except (ValueError, KeyError, TypeError) as error:
             print(f"{path} is not the summary of a run ({error!r}); evaluating anew")
             return None
-        is_current = (
-            found[:2] == [self.state.epoch, self._eval_samples]
-            and summary.get("test/likelihood_images", found[2]) == self._likelihood_images
-            and summary.get("test/batch_statistics") == self._batch_statistics()
-            # none of a run without labels
-            and summary.get("test/classifier") in (None, self._classifier()["test/classifier"])
-        )
-        return summary if is_current else None
+        return summary if found == self._evaluated_as() else None
 
     @property
     def has_figures(self):
@@ -267,6 +267,17 @@ class Run:
         """Test images of which log p(x) is estimated."""
         count = len(self.dataset.test.images)
         return min(count, self.config.evaluation.likelihood_images or count)
+
+    def _evaluated_as(self):
+        """What the summary of an evaluation of now says of how it was made."""
+        return {
+            "epochs": self.state.epoch,
+            "test/eval_samples": self._eval_samples,
+            "test/likelihood_images": self._likelihood_images,
+            "test/importance_samples": self.config.evaluation.active_unit_samples,
+            "test/batch_statistics": self._batch_statistics(),
+            **(self._classifier() if len(self.labelled) else {}),
+        }
 
     def _begin(self):
         """The state of a run before its first epoch; its weights are put in, where it starts from
@@ -290,7 +301,9 @@ class Run:
 
     def _use_final_weights(self):
         """Puts in what is evaluated, drawn and saved: the best weights, and the batch statistics
-        that `config.evaluation` names."""
+        that `config.evaluation` names. Training goes on with what was there before."""
+        if self.state.best_weights is not None and self._last_weights is None:
+            self._last_weights = self.model.get_weights()
         training.restore_best_weights(self.model, self.state)
         wanted = self._batch_statistics()
         if wanted is None:
@@ -329,6 +342,9 @@ class Run:
     def _fit(self, config):
         self._put_statistics("running")
         self._statistics.clear()
+        if self._last_weights is not None:
+            self.model.set_weights(self._last_weights)
+            self._last_weights = None
         state, dataset = self.state, self.dataset
         batches = self._training_batches(config)
         held_out, part = "validation", dataset.validation
@@ -451,10 +467,20 @@ class Run:
                 )
             return marked
         if count < 0:
-            return np.arange(len(dataset.train.labels))
-        return data.labelled_subset(
-            dataset.train.labels, count, config.labels.seed, dataset.num_classes
-        )
+            labelled = np.arange(len(dataset.train.labels))
+        else:
+            labelled = data.labelled_subset(
+                dataset.train.labels, count, config.labels.seed, dataset.num_classes
+            )
+        is_svm = self._entry.classifies_latents and config.evaluation.latent_classifier == "svm"
+        per_class = np.bincount(dataset.train.labels[labelled], minlength=dataset.num_classes)
+        if is_svm and per_class.min() < 2:
+            raise RunError(
+                f"expected num_labels of at least {2 * dataset.num_classes}, two of every class of "
+                f"{dataset.name}, for the cross-validation of a support vector machine, or "
+                f"--config.evaluation.latent_classifier=label_spreading. Received: {len(labelled)}"
+            )
+        return labelled
 
     def _check_replicas(self):
         """Refuses batches with labels that the replicas cannot share evenly: labelled images weigh
@@ -490,6 +516,8 @@ class Run:
                 x,
                 self.dataset.num_classes,
                 config.latent_classifier,
+                self.dataset.binarization,
+                seed,
             )
 
     def _log_likelihood(self, x, seed):
@@ -594,9 +622,13 @@ class Run:
 
     def _summarize(self, arrays):
         config, state = self.config, self.state
-        states = {site: diagnostics.unit_states(kl) for site, kl in state.unit_kl.items()}
+        states = {
+            site: diagnostics.unit_states(kl)
+            for site, kl in state.unit_kl.items()
+            if site not in self.model.auxiliary_sites
+        }
         unit_kl = {site: arrays.get(f"unit_kl/{site}") for site in self.model.noise_shapes}
-        mean, error = evaluation.mean_and_standard_error(arrays["log_likelihood"])
+        mean, error = evaluation.mean_log_likelihood(arrays["elbo"], arrays["log_likelihood"])
         sites = list(self.model.noise_shapes)
         images = state.epoch * self.steps * config.training.batch_size
         return {
@@ -604,18 +636,21 @@ class Run:
             "dataset": config.dataset.name,
             "protocol": self.dataset.protocol + _density(config.model, self.dataset),
             "seed": config.seed,
-            "epochs": state.epoch,
+            **self._evaluated_as(),
             "train_images_per_second": round(images / state.train_seconds, 1)
             if state.train_seconds
             else None,
             "test/log_likelihood": mean,
             "test/log_likelihood_stderr": None if np.isnan(error) else error,
-            "test/eval_samples": self._eval_samples,
+            "test/log_likelihood_of_part": float(arrays["log_likelihood"].mean()),
             "test/elbo": float(arrays["elbo"].mean()),
             "test/importance_weighted": float(arrays["importance_weighted"].mean()),
-            "test/importance_samples": config.evaluation.active_unit_samples,
             "test/log_px": float(arrays["log_px"].mean()),
             **{f"test/kl/{site}": float(arrays[f"kl/{site}"].mean()) for site in sites},
+            **{
+                f"test/information/{site}": float(arrays[f"information/{site}"].mean())
+                for site in sites
+            },
             **({"test/kl/y": float(arrays["kl/y"].mean())} if "kl/y" in arrays else {}),
             **{
                 f"test/active_units/{site}": int(
@@ -640,9 +675,7 @@ class Run:
                 site for site in sites if site in states and not states[site].active.any()
             ],
             **self._classification(arrays),
-            "test/batch_statistics": self._batch_statistics(),
             "test/images": len(arrays["elbo"]),
-            "test/likelihood_images": len(arrays["log_likelihood"]),
             "train_images": len(self.dataset.train.images),
             "best_epoch": state.best_epoch or state.epoch,
             "initial_run": run_name(config.training.initial_run),
@@ -677,7 +710,6 @@ class Run:
         return {
             **error_percent(),
             **(error_percent("_q") if "class_probabilities_q" in arrays else {}),
-            **self._classifier(),
             "num_labels": len(self.labelled),
             "label_seed": self.config.labels.seed,
             "label_weight_alpha": self._label_weight(),
@@ -735,11 +767,6 @@ class Run:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         plotting.save(figure, path)
         return path
-
-
-def _subset(count, size):
-    """Indices of a fixed part of a test set, the same in every run."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
 def _digest(*values):

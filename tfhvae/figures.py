@@ -562,7 +562,7 @@ def _figures_of_evaluation(model, dataset, seed, evaluation, published):
         "bound_decomposition": plotting.bound_decomposition(
             float(evaluation["log_px"].mean()),
             {**of_class, **{site: kl[site] for site in sites[::-1]}},
-            float(evaluation["log_likelihood"].mean()),
+            estimates.mean_log_likelihood(evaluation["elbo"], evaluation["log_likelihood"])[0],
         ),
     }
     if len(sites) > 1:

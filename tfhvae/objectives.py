@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfhvae import bounds
+from tfhvae.models import parts
 from tfhvae.traces import mean_over_classes
 
 GRADIENTS = ("standard", "sticking_the_landing", "doubly_reparameterized")
@@ -83,11 +84,11 @@ class Objective:
       beta: weight of the latent terms: a number, or a schedule called with the step.
       free_bits: nats per site below which its KL is not reduced further; only on the analytic path.
       gradient: "standard", "sticking_the_landing" (Roeder et al. 2017; K = 1) or
-        "doubly_reparameterized" (Tucker et al. 2019). The bound is the same; only its gradient
-        estimate changes.
-      weight_decay: lambda; training minimises lambda / 2 times the squared weights as well, of
-        those with two axes or more: kernels, not biases. With 1 / (N std²), N training images,
-        that is a prior N(0, std²) on the weights. It is no part of the bound that is reported.
+        "doubly_reparameterized" (Tucker et al. 2019; for K > 1, of models without batch
+        normalisation). The bound is the same; only its gradient estimate changes.
+      weight_decay: lambda; training minimises lambda / 2 times the squared kernels as well: not
+        biases, nor what a prior has learned. With 1 / (N std²), N training images, that is a prior
+        N(0, std²) on the weights. It is no part of the bound that is reported.
       class_warmup: whether beta weighs log p(y) - log q(y) of an unknown class too.
 
     Raises:
@@ -154,12 +155,22 @@ class Objective:
             )
         return model.checked_images(data)
 
-    def check_trace(self, trace):
-        """Raises ValueError for traces whose bound cannot be maximised so: with classes there is the
-        standard gradient only."""
+    def check_model(self, model, trace):
+        """Checks that the bound of this model, of which `trace` is one, can be maximised so.
+
+        Raises:
+          ValueError: for a path gradient of a model with classes; and, with K > 1, of one with
+            batch normalisation. There the weight of one draw depends on all others of the batch,
+            through its moments, and the estimate would be biased.
+        """
         if self.gradient != "standard" and trace.label is not None:
             raise ValueError(
                 f'expected gradient="standard" of a model with classes. Received: {self.gradient!r}'
+            )
+        if self.gradient != "standard" and self.num_importance > 1 and parts.normalizations(model):
+            raise ValueError(
+                'expected gradient="standard" of a model with batch normalisation, where that '
+                f"estimate is biased. Received: {self.gradient!r}"
             )
 
     def noise(self, model, seed, x):
@@ -168,7 +179,7 @@ class Objective:
 
     def penalty(self, variables):
         """What `weight_decay` adds to the loss, `[]`."""
-        kernels = [v for v in variables if len(v.shape) > 1]
+        kernels = [v for v in variables if v.name == "kernel"]
         if not self.weight_decay or not kernels:
             return tf.constant(0.0)
         return self.weight_decay * tf.add_n(
@@ -196,7 +207,7 @@ class Objective:
         bound = self.bound(trace, beta)
         maximised = bound
         if self.gradient != "standard":
-            self.check_trace(trace)
+            self.check_model(model, trace)
             surrogate = self._path_gradient_surrogate(model, x, noise, trace, beta, training)
             maximised = surrogate + tf.stop_gradient(bound - surrogate)  # value of the bound
         return -tf.reduce_mean(maximised), *_record(trace, bound, beta)
@@ -232,7 +243,9 @@ class Objective:
         values = {name: tf.stop_gradient(site.value) for name, site in trace.sites.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            fixed = model.trace(x, noise=noise, values=values, training=training)
+            # Running averages of batch normalisation have followed this batch already.
+            with parts.momentum(parts.normalizations(model), 1.0):
+                fixed = model.trace(x, noise=noise, values=values, training=training)
             log_w = bounds.log_weights(fixed, beta)  # [S, B]
         along_path = tape.gradient(log_w, values)
         v = tf.stop_gradient(bounds.normalized_weights(log_w, self.num_importance))
@@ -273,6 +286,14 @@ class SemiSupervisedObjective(Objective):
     def metric_names(self, model):
         labelled = ["bound_labelled"] if model.has_labelled_bound else []
         return [*super().metric_names(model), *labelled, "cross_entropy", "error_percent"]
+
+    def check_model(self, model, trace):
+        super().check_model(model, trace)
+        if trace.label is None:
+            raise ValueError(
+                "expected a model with classes for a SemiSupervisedObjective. "
+                f"Received: {type(model).__name__}"
+            )
 
     def checked(self, model, data, training=True):
         expected = ((0, 0), 0) if training else (0, 0)
@@ -325,8 +346,8 @@ class SemiSupervisedObjective(Objective):
 
 
 def _error_percent(probabilities, y):
-    guess = tf.argmax(probabilities, -1, output_type=y.dtype)
-    return 100.0 * tf.reduce_mean(tf.cast(guess != y, tf.float32))
+    wrong = tf.argmax(probabilities, -1) != tf.cast(y, tf.int64)
+    return 100.0 * tf.reduce_mean(tf.cast(wrong, tf.float32))
 
 
 def _structure(data):

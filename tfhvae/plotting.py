@@ -296,8 +296,11 @@ def training_curves(history, title="Training"):
         is_nats = heading in ("Bound", "Reconstruction, log p(x|z)", "KL per site")
         for name in names:
             part, colour, style = _PARTS[_part_of(name)]
+            label = part
             if heading == "KL per site":
                 colour = site_colours[name.split("kl/", 1)[1]]
+            if heading == "Bound":  # in training of more samples, maybe, and at another beta
+                label += ", $L_1$" if _part_of(name) else ", as maximised"
             ax.plot(
                 *curves[name],
                 color=colour,
@@ -305,7 +308,7 @@ def training_curves(history, title="Training"):
                 linewidth=1.5,
                 marker="o" if len(curves[name][0]) == 1 else None,
                 markersize=4,
-                label=part,
+                label=label,
             )
         if is_nats:
             ax.set_ylabel("nats per example", fontsize=_TEXT_SIZE)

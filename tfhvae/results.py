@@ -341,8 +341,8 @@ def _depth_studies(results, records):
     for (dataset, epochs, protocol), members in sorted(studies.items()):
         if len(members) < 2:
             continue
-        optimizer = _most_common([config.get("optimizer", {}) for _, config, _ in members])
-        runs = [_run(*member, optimizer) for member in members]
+        usual = _most_common([_training_settings(*member[1:]) for member in members])
+        runs = [_run(*member, usual) for member in members]
         runs = sorted(runs, key=lambda run: (run.variant, len(run.latents), run.latents, run.name))
         heading, picture = f"Depth study: {dataset} ({-epochs} epochs)", ""
         if len({len(run.latents) for run in runs}) > 1:
@@ -363,12 +363,34 @@ def _suffix(count):
 
 
 def _most_common(settings):
-    """The most common value of every field of several dictionaries."""
-    fields = dict.fromkeys(field for setting in settings for field in setting)
-    return {f: collections.Counter(s.get(f) for s in settings).most_common(1)[0][0] for f in fields}
+    """The most common value of every field of several dictionaries, of those that have it."""
+    values = collections.defaultdict(collections.Counter)
+    for setting in settings:
+        for field, value in setting.items():
+            values[field][value] += 1
+    return {field: counter.most_common(1)[0][0] for field, counter in values.items()}
 
 
-def _run(name, config, summary, usual_optimizer):
+def _training_settings(config, summary):
+    """How a run was trained and evaluated, `{field: value}`, but for its budget and what a depth
+    study has names for: samples, and whether there is a warm-up and batch normalisation at all."""
+    named = ["num_samples", "num_importance"]
+    if not _has_warmup(config["objective"]):
+        named += [field for field in config["objective"] if "warmup" in field]
+    statistics = summary.get("test/batch_statistics")
+    return {
+        **config["optimizer"],
+        **{field: value for field, value in config["objective"].items() if field not in named},
+        **{field: config["training"][field] for field in ("batch_size", "mixed_precision")},
+        **({"batch_statistics": statistics} if statistics else {}),
+    }
+
+
+def _has_warmup(objective):
+    return objective["warmup_epochs"] > 0 or objective["exponential_warmup_steps"] > 0
+
+
+def _run(name, config, summary, usual_training):
     model, objective = config["model"], config["objective"]
     has_normalization = model.get("batch_normalization", "none") != "none"
     usual = configuration.MODELS[model["name"]].fields
@@ -378,7 +400,7 @@ def _run(name, config, summary, usual_optimizer):
     variant = (
         list(_FAMILIES).index(model["name"]),
         has_normalization,
-        objective["warmup_epochs"] > 0 or objective.get("exponential_warmup_steps", 0) > 0,
+        _has_warmup(objective),
         _sampling(objective),
         # Runs that differ in anything else, from the papers' model or from how most of the study
         # were trained, are columns of their own.
@@ -391,8 +413,8 @@ def _run(name, config, summary, usual_optimizer):
         ),
         *(
             f"{field}={value}"
-            for field, value in config.get("optimizer", {}).items()
-            if value != usual_optimizer[field]
+            for field, value in _training_settings(config, summary).items()
+            if value != usual_training[field]
         ),
     )
     return _Run(name, variant, tuple(model["latent_dims"]), summary)

@@ -248,9 +248,9 @@ class Recorder(keras.callbacks.Callback):
       state: the `RunState`, which is kept up to date.
       checkpoints: a `Checkpoints`.
       csv_path: of metrics.csv, which holds no clock times, so that equal runs have equal files.
-      patience: epochs to wait for a better validation bound, counted after warm-up; 0 waits for
-        ever and keeps the last weights.
-      warmup_epochs: length of the warm-up.
+      patience: epochs to wait for a better validation bound, counted from the first one at beta =
+        1; 0 waits for ever and keeps the last weights.
+      warmup_epochs: length of the warm-up; it is the next epoch that has beta = 1.
       checkpoint_seconds: least time between two checkpoints.
       is_chief: whether this process writes files; the others only keep the same state, so that
         all of them stop after the same epoch.
@@ -356,7 +356,7 @@ class Recorder(keras.callbacks.Callback):
             state.best_bound, state.best_epoch, state.waited = bound, state.epoch, 0
             state.best_weights = _values(self.model.weights)
         else:
-            state.waited = state.waited + 1 if state.epoch >= self.warmup_epochs else 0
+            state.waited = state.waited + 1 if state.epoch > self.warmup_epochs else 0
         if state.waited >= self.patience:
             state.stopped_early = True
             self.model.stop_training = True
@@ -457,7 +457,8 @@ class CollapseMonitor(keras.callbacks.Callback):
     After every epoch, `logs` get `collapse/<site>/active`, `/died` and `/never_woke`, numbers of
     units as in `diagnostics.unit_states`; Keras' history and callbacks after this one see them. A
     site whose KL is known as one number (a mixture prior) counts as one unit. That a layer has
-    died is said when it happens, once; that it never woke, when training ends.
+    died is said when it happens, once; that it never woke, when training ends. Auxiliary sites are
+    left out: their KL does not tell.
 
     Args:
       state: the `RunState` that a `Recorder` before this callback keeps up to date; None where
@@ -474,7 +475,9 @@ class CollapseMonitor(keras.callbacks.Callback):
     def states(self):
         """`{site: diagnostics.UnitStates}` after the epochs so far."""
         return {
-            site: diagnostics.unit_states(kl, self.threshold) for site, kl in self.unit_kl.items()
+            site: diagnostics.unit_states(kl, self.threshold)
+            for site, kl in self.unit_kl.items()
+            if site not in getattr(self.model, "auxiliary_sites", ())
         }
 
     def scalars(self):

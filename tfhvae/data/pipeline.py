@@ -18,9 +18,11 @@ def steps_per_epoch(num_examples, batch_size, num_left_out=0):
       num_left_out: training images in no batch: the labelled ones of disjoint batches.
 
     Raises:
-      ValueError: if the batch is larger than the data.
+      ValueError: for a batch without images, or with more than there are.
     """
     num_examples -= num_left_out
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size >= 1. Received: batch_size={batch_size}")
     if batch_size > num_examples:
         rest = " without a label" if num_left_out else ""
         raise ValueError(
@@ -86,7 +88,7 @@ def semi_supervised_batches(
       num_classes: Y, if known; labels of 0 to Y - 1 are right then, without it none below 0.
 
     Raises:
-      ValueError: for indices or labels that are out of range.
+      ValueError: for indices or labels that are out of range, or labels that are no integers.
     """
     labelled = np.asarray(labelled, np.int64)
     if labelled.ndim != 1 or not len(labelled) or len(np.unique(labelled)) != len(labelled):
@@ -103,7 +105,13 @@ def semi_supervised_batches(
     if disjoint:
         unlabelled = np.setdiff1d(unlabelled, labelled)
     steps = steps_per_epoch(len(images), unlabelled_batch, len(images) - len(unlabelled))
-    y = np.asarray(labels)[labelled]
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+        raise ValueError(
+            f"expected {len(images)} integer labels. Received: shape {labels.shape} of "
+            f"{labels.dtype}"
+        )
+    y = labels[labelled]
     if y.min() < 0 or (num_classes is not None and y.max() >= num_classes):
         most = "" if num_classes is None else f" to {num_classes - 1}"
         raise ValueError(f"expected labels from 0{most}. Received: {y.min()} to {y.max()}")

@@ -144,6 +144,13 @@ class LatentVariableModel(keras.Model):
             num_samples = tf.shape(value)[0]
         return latents, num_samples
 
+    @property
+    def auxiliary_sites(self):
+        """Sites of q alone, from which nothing is generated. Their KL does not say whether they are
+        in use: log q(a|x) - log p(a|z) has the mean KL(q(a|z, x) || p(a|z)) - I(a; z|x), which may
+        be zero, or less, of an `a` on which z depends."""
+        return [site for site in self.noise_shapes if site not in self.generation_order]
+
     # Noise ---------------------------------------------------------------------------------------
 
     def noise(self, seed, batch_size, num_samples=1):
@@ -242,7 +249,7 @@ class LatentVariableModel(keras.Model):
         self.objective = objective
         self.training_seed = seed
         probe = self.trace(tf.zeros([1, *self.event_shape]), noise=self.noise(0, 1))
-        objective.check_trace(probe)
+        objective.check_model(self, probe)
         units = {name: site.kl.shape[-1] for name, site in probe.sites.items()}
         with self.distribute_strategy.scope():
             self.train_means = diagnostics.StepMeans(

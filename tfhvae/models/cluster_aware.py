@@ -210,7 +210,7 @@ class CaGeM(SemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        given, count = self.given_latents(latents, self.image_count(num_samples, y))
+        given, count = self.given_latents(latents, num_samples, y)
         z2 = given.get("z2")
         if z2 is None:
             z2 = tf.random.stateless_normal([count, self.latent_dims[1]], stateless_seed(seed, 0))

@@ -133,7 +133,7 @@ class SemiSupervisedModel(LatentVariableModel):
                 f"expected classes from 0 to {self.num_classes - 1}. "
                 f"Received: {known.min()} to {known.max()}"
             )
-        return tf.one_hot(y, self.num_classes)
+        return tf.one_hot(tf.cast(y, tf.int32), self.num_classes)
 
     def infer_class(self, log_q, y, noise):
         """How a trace goes on after q(y|.).
@@ -176,9 +176,22 @@ class SemiSupervisedModel(LatentVariableModel):
             return value
         return tf.tile(value, [1, self.num_classes, 1, 1])
 
-    def image_count(self, num_samples, y):
-        """How many images to generate: one for each class in `y`, or `num_samples`."""
-        return num_samples if y is None else len(self.one_hot(y))
+    def given_latents(self, latents, num_samples, y=None):
+        """As of `LatentVariableModel`, with one image for each class in `y`, where it is given.
+
+        Raises:
+          ValueError: also where `latents` and `y` have different lengths.
+        """
+        if y is None:
+            return super().given_latents(latents, num_samples)
+        classes = len(self.one_hot(y))
+        latents, count = super().given_latents(latents, classes)
+        rows = tf.get_static_value(count)
+        if rows not in (None, classes):
+            raise ValueError(
+                f"expected as many rows in latents as classes. Received: {rows} and {classes}"
+            )
+        return latents, count
 
     def classes(self, num_samples, y, seed):
         """`[N]` classes: those given, or draws from the uniform p(y)."""
@@ -309,7 +322,7 @@ class M2(_DenseSemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        latents, count = self.given_latents(latents, self.image_count(num_samples, y))
+        latents, count = self.given_latents(latents, num_samples, y)
         if "z" not in latents:
             latents["z"] = tf.random.stateless_normal(
                 [count, self.latent_dim], stateless_seed(seed, 0)
@@ -440,7 +453,7 @@ class M1M2(SemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        given, count = self.given_latents(latents, self.image_count(num_samples, y))
+        given, count = self.given_latents(latents, num_samples, y)
         z2, z1 = given.get("z2"), given.get("z1")
         if z2 is None:
             z2 = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))
@@ -547,7 +560,7 @@ class ADGM(_DenseSemiSupervisedModel):
 
     def generate(self, num_samples=1, latents=None, seed=None, y=None):
         seed = self.next_seed() if seed is None else seed
-        given, count = self.given_latents(latents, self.image_count(num_samples, y))
+        given, count = self.given_latents(latents, num_samples, y)
         z = given.get("z")
         if z is None:
             z = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))
