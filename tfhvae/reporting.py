@@ -16,9 +16,10 @@ def print_summary(summary):
     log_likelihood = f"{summary['test/log_likelihood']:.2f}" + (
         f" ± {error:.2f}" if error is not None else ""
     )
-    images = summary.get("test/likelihood_images", summary["test/images"])
+    images, all_images = summary["test/likelihood_images"], summary["test/images"]
+    of_all = f" of {all_images}" * (images < all_images)
     table.add_row(
-        f"log-likelihood (L_{summary['test/eval_samples']}, {images} images)",
+        f"log-likelihood (L_{summary['test/eval_samples']}, {images}{of_all} images)",
         f"{log_likelihood} nats",
     )
     if summary["published/log_likelihood"] is not None:
