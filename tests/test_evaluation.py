@@ -295,7 +295,8 @@ def test_labelled_images_are_binarised_as_the_test_images_are():
 def test_bound_terms_add_up():
     model, x = model_and_images(7)
     terms = evaluation.bound_terms(model, x, num_samples=6, seed=2, batch_size=3)
-    per_site = {"kl": (7,), "kl_standard": (7,), "unit_kl": (), "q_mean": (7,), "q_mean_noise": ()}
+    per_site = {"kl": (7,), "kl_standard": (7,), "information": (7,)}
+    per_site |= {"unit_kl": (), "q_mean": (7,), "q_mean_noise": ()}
     by_unit = ("unit_kl", "q_mean", "q_mean_noise")
     assert {name: value.shape for name, value in terms.items()} == {
         "elbo": (7,),
