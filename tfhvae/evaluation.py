@@ -94,12 +94,14 @@ def mean_log_likelihood(elbo, log_likelihood):
     Returns:
       Two floats, the second NaN where n is 1.
     """
-    gap = log_likelihood - elbo[fixed_part(len(elbo), len(log_likelihood))]
+    part = elbo[fixed_part(len(elbo), len(log_likelihood))]
+    gap = log_likelihood - part
     mean = float(elbo.mean() + gap.mean())
     if len(gap) == 1:
         return mean, float("nan")
-    of_part = np.cov(elbo[fixed_part(len(elbo), len(gap))], gap)
-    variance = (elbo.var(ddof=1) + 2.0 * of_part[0, 1]) / len(elbo) + of_part[1, 1] / len(gap)
+    covariance = np.cov(part, gap)
+    variance = (elbo.var(ddof=1) + 2.0 * covariance[0, 1]) / len(elbo)
+    variance += covariance[1, 1] / len(gap)
     return mean, float(np.sqrt(variance))
 
 
