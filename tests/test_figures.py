@@ -861,7 +861,7 @@ def test_budgets_protocols_and_data_sets_are_not_mixed(tmp_path):
 
 
 def test_variants_name_what_differs(tmp_path):
-    record(tmp_path, "a", bn="none", warmup=5)
+    record(tmp_path, "a", bn="none")
     record(tmp_path, "b", depth=2, importance=10)
     record(tmp_path, "c", bn="hidden", warmup=0)
     record(tmp_path, "d", "prob_ladder", options={"top_down": "shared"})
