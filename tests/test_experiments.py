@@ -489,6 +489,23 @@ def test_unreadable_checkpoint_is_passed_over(tmp_path):
     assert state.epoch == 2 and "epoch-00003.npz is not readable" in warnings[0]
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 5000])
+def test_a_run_without_a_readable_checkpoint_keeps_those_that_it_writes(tmp_path, kept_bytes):
+    folder, warnings = tmp_path / "run", []
+    run = experiments.Run(small_config("vae", 3), str(folder), hardware_options=GRAPH)
+    run.train()
+    checkpoints = training.Checkpoints(str(folder / "checkpoints"), warn=warnings.append)
+    for path in checkpoints.paths():
+        pathlib.Path(path).write_bytes(pathlib.Path(path).read_bytes()[:kept_bytes])
+    assert checkpoints.restore(run.model) is None
+    assert "trying the one before it" in warnings[0] and "starting over" in warnings[1]
+    state = training.RunState()
+    state.epoch = 1
+    checkpoints.save(run.model, state)
+    assert [os.path.basename(path) for path in checkpoints.paths()][0] == "epoch-00001.npz"
+    assert checkpoints.restore(run.model).epoch == 1
+
+
 def test_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
     """A real write that stops in the middle: the kernel refuses files above a size."""
     run = experiments.Run(small_config("vae", 1), str(tmp_path / "run"), hardware_options=GRAPH)

@@ -465,6 +465,15 @@ def test_commands_from_log_to_report(fitted, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "300, 300 scored" in printed and os.path.getsize(page) > 20_000
     assert "label" in pd.read_csv(scores).columns
+    # nothing is written over what is read, and predictions are not taken for labels
+    before = pathlib.Path(log).read_bytes()
+    with pytest.raises(RunError, match="--out other than what is read"):
+        commands.main(["score", log, f"--model={fitted[0]}", f"--out={log}"])
+    assert pathlib.Path(log).read_bytes() == before
+    with pytest.raises(RunError, match="--out other than what is read"):
+        commands.main(["report", scores, f"--model={fitted[0]}", f"--out={scores}"])
+    with pytest.raises(RunError, match="whose conditions are predictions.*--label_column=label"):
+        commands.main(["fit", scores, f"--out={tmp_path / 'new'}"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import os
 import subprocess
 import time
 import zipfile
-import zlib
 
 import keras
 import numpy as np
@@ -787,7 +786,7 @@ def _kept(path, key, instead):
                 return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except training.UNREADABLE as error:
         print(f"{path} is not readable ({error}); {instead}")
     return None
 

@@ -24,6 +24,8 @@ from tfhvae.models import parts
 from tfhvae.models.base import stateless_seed
 from tfhvae.progress import bar
 
+# What NumPy raises for a file that is not a whole .npz.
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 HELD_OUT = {"validation": "val", "test": "test"}  # what a column of the bound on it begins with
 
 
@@ -187,7 +189,9 @@ class Checkpoints:
             raise RunError(
                 f"could not write {path}: {error.strerror or error}; {last}. Make room or the folder writable, then type the same command again."
             ) from error
-        for old in self.paths()[self.keep :]:
+        # Unreadable ones of later epochs, which the run has passed over, are not the newest.
+        written = self.paths().index(path)
+        for old in self.paths()[:written] + self.paths()[written + self.keep :]:
             os.remove(old)
 
     def restore(self, model):
@@ -212,8 +216,11 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 yield path, arrays, RunState.from_parts(arrays["state"].tobytes().decode(), arrays)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-                self.warn(f"{path} is not readable ({error}); trying the one before it")
+            except UNREADABLE as error:
+                instead = (
+                    "trying the one before it" if path != self.paths()[-1] else "starting over"
+                )
+                self.warn(f"{path} is not readable ({error}); {instead}")
 
     def _restore(self, model):
         for path, arrays, state in self._readable():

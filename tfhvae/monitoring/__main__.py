@@ -377,9 +377,16 @@ def _fit(options):
     )
 
 
+def _check_out(out, read):
+    """Refuses to write over what is read."""
+    if os.path.realpath(out) == os.path.realpath(read):
+        raise RunError(f"expected an --out other than what is read. Received: {out} for both")
+
+
 def _score(options):
     from tfhvae.monitoring import logs
 
+    _check_out(options.out, options.log)
     settings, report = _settings(options.model), logs.Report()
     log = {**_log_arguments(options, settings["log"]), "inputs": settings["columns"]}
     try:
@@ -417,6 +424,7 @@ def _score(options):
 def _report(options):
     from tfhvae.monitoring import report
 
+    _check_out(options.out, options.scores)
     settings = _settings(options.model)
     report.write(
         options.scores,

@@ -166,6 +166,11 @@ class _Source:
         self.names = self._header()
         self.quantities = self._choose(parse_mapping(columns), options.pop("inputs", None))
         self.time_column = self._find("time", time_column, _TIME_NAMES)
+        if label_column is None and {"state", "bound", "is_anomaly"} <= set(self.names):
+            raise RunError(
+                f"expected a log. Received: {self.path}, scores whose conditions are predictions; "
+                "name the column of its labels, --label_column=label say, to take those"
+            )
         if label_column is None and "condition" not in self.names:
             self.label_column = None
         else:
