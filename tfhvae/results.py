@@ -216,7 +216,8 @@ def _few_labels(results, records):
         "## Few labels\n\nErrors of the classifier on the test images, of runs that differ in their "
         "seeds or in precision the mean and the standard deviation over runs. Where such runs were "
         "not trained for equally many epochs, a row of its own (one draw) has their errors after the "
-        "last epoch that all have, as measured during training.\n\n"
+        "last epoch that all have, as measured during training, like the curves: on the test images "
+        "or, where the protocol has validation images, on these.\n\n"
         + _markdown([head, *rows])
         + "\n"
         + pictures
@@ -318,7 +319,7 @@ def _error_figure(results, dataset, num_labels, study):
     figure = plotting.error_comparison(
         {label: curves for label, (_, _, curves, _) in zip(labels, study)},
         {label: error for label, (*_, error) in zip(labels, study) if error is not None},
-        f"{dataset} with {num_labels} labels: test error, one draw each",
+        f"{dataset} with {num_labels} labels: error of one draw each, held-out images",
     )
     path = f"errors_{dataset}_{num_labels}.png"
     plotting.save(figure, os.path.join(results, path))
