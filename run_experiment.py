@@ -10,7 +10,10 @@
 A run that was stopped, in whatever way, goes on when the same command is typed again.
 """
 
+import copy
+import hashlib
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -37,13 +40,20 @@ FLAGS = (
         "without it, sets are downloaded",
     ),
     ("config", str, None, "a configuration: configs/*.py, configs/paper/*.py"),
-    ("workdir", str, None, "the run's folder (default: runs/MODEL-DATASET-seedSEED)"),
+    (
+        "workdir",
+        str,
+        None,
+        "the run's folder (default: runs/MODEL-DATASET-seedSEED, of a --config "
+        "runs/FILE-VARIANT-seedSEED, of an --initial_run its name and -finetuned; then the fields "
+        "that the command line changes)",
+    ),
     (
         "initial_run",
         str,
         None,
         "folder of a finished run to start from: its weights, and its configuration unless "
-        "--config or --model names one (default workdir: runs/MODEL-DATASET-seedSEED-finetuned)",
+        "--config or --model names one",
     ),
     ("mode", MODES, "train", "train, evaluate and draw; or do one thing on an existing --workdir"),
     ("seed", int, None, "of every random draw"),
@@ -85,18 +95,12 @@ def main(argv):
     """
     typed = argv
     config, argv = configuration_of(argv)
+    base = copy.deepcopy(config)
     if any(argument in ("--help", "-h", "--helpfull") for argument in argv):
         print(help_text(config))
         return
     options = parse(argv, config)
-    workdir = os.path.expanduser(
-        options.workdir
-        or os.path.join(
-            "runs",
-            f"{config.model.name}-{config.dataset.name}-seed{config.seed}"
-            + ("-finetuned" if config.training.initial_run else ""),
-        )
-    )
+    workdir = os.path.expanduser(options.workdir or default_workdir(typed, config, base))
     # Only now, so that --help and mistakes answer at once.
     startup.import_tensorflow()
     from tfhvae import experiments, hardware, reporting
@@ -133,30 +137,37 @@ def main(argv):
     print(f"run folder: {workdir}")
 
 
+def default_workdir(argv, config, base):
+    """The folder of a run whose command line `argv` names none: another one for every experiment,
+    and the same one when it is longer or evaluated otherwise. `base` is the configuration before
+    the command line changed it."""
+    changed = configuration.changed_fields(config, base)
+    typed = _named(argv)[0]
+    if "config" in typed:
+        path, _, variant = typed["config"].partition(":")
+        name = os.path.splitext(os.path.basename(path))[0] + (f"-{variant}" if variant else "")
+    else:
+        name = f"{config.model.name}-{changed.pop('dataset.name', config.dataset.name)}"
+    name += f"-seed{changed.pop('seed', config.seed)}"
+    if config.training.initial_run:
+        is_of_initial_run = not typed.keys() & {"config", "model"}
+        before = configuration.run_name(config.training.initial_run)
+        name = f"{before if is_of_initial_run else name}-finetuned"
+    for field, value in changed.items():
+        value = "-".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+        name += "-" + re.sub(r"[^\w.+=-]+", "_", f"{field}={value}")
+    if len(name) > 200:  # of the 255 letters that a file system allows
+        name = f"{name[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return os.path.join("runs", name)
+
+
 def configuration_of(argv):
     """The configuration that the command line begins from, and the arguments that are left.
 
     That is the file of --config; for another --mode than train the one in --workdir; that of
     --initial_run, without its warm-up; else that of --model on the embedded data.
     """
-    values, rest = {}, [argv[0]]
-    arguments = iter(argv[1:])
-    for argument in arguments:
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name in (
-            "config",
-            "model",
-            "mode",
-            "workdir",
-            "initial_run",
-        ):
-            value = value if equals else next(arguments, "")
-            if name in ("workdir", "initial_run"):
-                value = os.path.expanduser(value)
-            values[name] = value
-            argument = f"--{name}={value}"
-        if name != "config":
-            rest.append(argument)
+    values, rest = _named(argv)
     if "config" in values:
         config = configuration.load(values["config"])
     elif values.get("mode", "train") in MODES[1:] and "workdir" in values:
@@ -173,6 +184,32 @@ def configuration_of(argv):
             f"--model says {values['model']!r}"
         )
     return config, rest
+
+
+def _named(argv):
+    """`{flag: value}` of the flags that say which configuration it is, and the arguments without
+    --config."""
+    values, rest = {}, [argv[0]]
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name in (
+            "config",
+            "model",
+            "mode",
+            "workdir",
+            "initial_run",
+        ):
+            value = value if equals else next(arguments, "")
+            if not value or (not equals and value.startswith("--")):
+                raise RunError(f"expected a value, --{name}=VALUE. Received: {value or 'none'}")
+            if name in ("workdir", "initial_run"):
+                value = os.path.expanduser(value)
+            values[name] = value
+            argument = f"--{name}={value}"
+        if name != "config":
+            rest.append(argument)
+    return values, rest
 
 
 def configuration_to_go_on_from(initial_run, workdir):
@@ -241,6 +278,8 @@ def parse(argv, config):
     for flag, field in SHORTHANDS.items():
         if options[flag].value is not None:
             config.update_from_flattened_dict({field: options[flag].value})
+    if options.data_dir == "":
+        raise RunError("expected a folder, --data_dir=DIR. Received: none")
     if options.num_images < 1:
         raise RunError(f"expected --num_images of at least 1. Received: {options.num_images}")
     names_published = any(field.startswith("published.") for field in fields)
@@ -292,6 +331,6 @@ if __name__ == "__main__":
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        sys.exit(f"error: {error}; the last checkpoint is whole, the same command goes on from it")
+        sys.exit(f"error: {error}; what was written before is whole, and the same command uses it")
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from the last checkpoint")

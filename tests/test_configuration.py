@@ -80,3 +80,59 @@ def test_a_file_without_variants_takes_none():
         configuration.load(f"{path}:large")
     with pytest.raises(RunError, match="there is no configuration"):
         configuration.load(f"{path}x:large")
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ("config.optimizer.learning_rat = 1.0", r"line 5: AttributeError: .*no.*learning_rat"),
+        ('config.training.epochs = "many"', r"line 5: TypeError: .*epochs"),
+        ("return config.model.nothing", r"line 5: AttributeError: .*nothing"),
+        ("return {'model': 1}", r"Received: dict without dataset, evaluation"),
+        ("return type(config)({'model': {}})", r"Received: ConfigDict without dataset, "),
+        ("import no_such_module", r"line 5: ModuleNotFoundError"),
+    ],
+)
+def test_a_mistake_in_a_file_of_ones_own_is_told_in_a_line(tmp_path, lines, message):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from tfhvae.configuration import base_config\n\n"
+        "def get_config():\n"
+        '    config = base_config("vae", "digits")\n'
+        f"    {lines}\n"
+        "    return config\n"
+    )
+    with pytest.raises(RunError, match=message) as error:
+        configuration.load(str(path))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("optimizer.decay_factor", 0.0),
+        ("optimizer.decay_epochs", 0),
+        ("optimizer.learning_rate", float("inf")),
+        ("objective.free_bits", float("nan")),
+        ("objective.warmup_start", -0.1),
+        ("labels.weight", float("inf")),
+    ],
+)
+def test_a_number_that_no_run_could_use_is_refused(field, value):
+    config = configuration.base_config("adgm", "digits")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(RunError, match=f"expected .*{field}"):
+        configuration.check(config)
+
+
+def test_two_experiments_are_told_apart_by_their_fields():
+    base = configuration.base_config("vae", "digits")
+    other = configuration.base_config("vae", "digits")
+    other.training.epochs, other.evaluation.num_samples = 7, 3
+    assert configuration.changed_fields(other, base) == {}
+    other.model.hidden_units = (10,)
+    other.optimizer.learning_rate = 0.1
+    assert configuration.changed_fields(other, base) == {
+        "model.hidden_units": (10,),
+        "optimizer.learning_rate": 0.1,
+    }

@@ -1,5 +1,6 @@
 """Experiments as people run them: the run folder, going on after any stop, mistakes."""
 
+import copy
 import csv
 import errno
 import fcntl
@@ -20,7 +21,16 @@ import pytest
 import tensorflow as tf
 
 import run_experiment
-from tfhvae import configuration, evaluation, experiments, hardware, reporting, training
+from tfhvae import (
+    configuration,
+    evaluation,
+    experiments,
+    figures,
+    files,
+    hardware,
+    reporting,
+    training,
+)
 from tfhvae.errors import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -241,6 +251,56 @@ def test_workdir_of_another_experiment_is_refused(finished):
     assert (folder / "config.json").read_bytes() == before
 
 
+def test_a_folder_where_nothing_came_of_an_experiment_takes_another_one(tmp_path):
+    config = small_config("vae", 1)
+    config.optimizer.learning_rate = 1e38
+    with pytest.raises(RunError, match="diverged .*--config.optimizer.global_clipnorm.$"):
+        experiments.Run(config, str(tmp_path), hardware_options=GRAPH, command="first").train()
+    assert configuration.from_json(str(tmp_path / "config.json")) == config
+    lower = small_config("vae", 1)
+    experiments.Run(lower, str(tmp_path), hardware_options=GRAPH, command="second").train()
+    assert configuration.from_json(str(tmp_path / "config.json")) == lower
+    assert (tmp_path / "command.txt").read_text() == "second\n"
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+    with pytest.raises(RunError, match="belongs to another experiment"):
+        experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+
+
+def test_published_numbers_are_those_of_now(finished, capsys):
+    config = small_config("vampprior", 3)
+    config.published.log_likelihood, config.published.source = -1.25, "Someone 2001"
+    config.published.protocol = "3 samples: not comparable"
+    run = experiments.Run(config, str(finished[0]), hardware_options=GRAPH)
+    summary = run.finished_summary
+    assert summary["published/log_likelihood"] == -1.25
+    reporting.print_summary(summary)
+    printed = "".join(capsys.readouterr().out.replace("│", "").split())
+    assert "published(Someone2001)-1.25nats;3samples:notcomparable" in printed
+
+
+def test_commit_is_that_of_a_checkout_alone(monkeypatch, tmp_path):
+    assert experiments.commit()
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q",
+                                     "--allow-empty", "-m", "a"]):  # fmt: skip
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    installed = tmp_path / "site-packages" / "experiments.py"
+    installed.parent.mkdir()
+    installed.touch()
+    monkeypatch.setattr(experiments, "__file__", str(installed))
+    assert experiments.commit() is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]"])
+def test_a_run_to_start_from_has_a_summary(content, tmp_path):
+    config = small_config("vae", 1)
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(RunError, match="summary.json is not the summary of a run"):
+        experiments.load_initial_weights(run.model, str(tmp_path))
+
+
 @pytest.mark.parametrize("model", configuration.MODELS)
 def test_every_model_runs(model, tmp_path):
     run = experiments.Run(small_config(model, 1), str(tmp_path / "run"), hardware_options=GRAPH)
@@ -404,8 +464,11 @@ def test_figures_are_of_one_state(tmp_path, monkeypatch, capsys):
     config.training.epochs = 2
     longer = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
     longer.train()
-    assert "log_likelihood.png" not in " ".join(longer.draw())
+    names = [os.path.basename(path)[:-4] for path in longer.draw()]
     assert "these weights have not been evaluated" in capsys.readouterr().out
+    of_evaluation = {os.path.basename(path)[:-4] for path in whole} - set(names)
+    assert "log_likelihood" in of_evaluation <= set(figures.OF_EVALUATION)
+    assert sorted(os.listdir(tmp_path / "figures")) == sorted(f"{name}.png" for name in names)
 
 
 def test_looking_at_a_run_leaves_its_configuration_alone(tmp_path):
@@ -538,6 +601,25 @@ def test_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(RunError, match="No space left on device; there is no earlier checkpoint"):
         run.train()
+
+
+def test_a_full_disk_has_a_path(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*samples.npz'"):
+        with files.atomic_path(tmp_path / "samples.npz"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert not os.listdir(tmp_path)
+
+
+def test_full_disk_of_event_files_is_one_line(tmp_path, monkeypatch):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path / "run"), hardware_options=GRAPH)
+
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.summary, "scalar", full)
+    with pytest.raises(RunError, match="cannot write to .*tensorboard: No space left on device"):
+        run.train()
+    assert run.checkpoints.restore(run.model).epoch == 1
 
 
 # Training --------------------------------------------------------------------------------------
@@ -754,6 +836,39 @@ def test_shorthands_and_overrides_reach_the_configuration():
     run_experiment.parse(argv, config)
     assert (config.model.name, config.training.epochs, config.seed) == ("hvae", 7, 3)
     assert config.model.latent_dims == (5, 6)
+
+
+def test_every_experiment_has_a_folder_of_its_own(finished):
+    def folder(*arguments):
+        typed = ["x", *arguments]
+        config, argv = run_experiment.configuration_of(typed)
+        base = copy.deepcopy(config)
+        run_experiment.parse(argv, config)
+        return run_experiment.default_workdir(typed, config, base)
+
+    paper = f"--config={ROOT}/configs/paper/deep_mnist.py:ladder_vae-5"
+    assert folder("--model=hvae", "--seed=3") == "runs/hvae-digits-seed3"
+    assert folder("--model=hvae") == folder("--model=hvae", "--epochs=7", "--eval_samples=9")
+    assert folder("--model=hvae", "--dataset=dynamic_mnist") == "runs/hvae-dynamic_mnist-seed0"
+    assert folder("--model=hvae", "--config.model.latent_dims=(5, 6)", "--batch_size=9") == (
+        "runs/hvae-digits-seed0-model.latent_dims=5-6-training.batch_size=9"
+    )
+    assert folder(paper) == "runs/deep_mnist-ladder_vae-5-seed0"
+    assert folder(paper, "--dataset=omniglot").endswith("5-seed0-dataset.name=omniglot")
+    initial = str(finished[0])
+    tuned = folder(f"--initial_run={initial}", "--config.objective.num_importance=2")
+    assert tuned == "runs/run-finetuned-objective.num_importance=2"
+    assert folder(f"--initial_run={initial}", "--model=vae") == "runs/vae-digits-seed0-finetuned"
+    many = [f"--config.published.source={'a/' * 90}", f"--config.dataset.split={'b/' * 120}"]
+    assert "/" not in folder("--model=hvae", *many)[5:] and len(folder("--model=hvae", *many)) < 200
+
+
+def test_a_flag_without_a_value_is_told():
+    for arguments in (["--config"], ["--workdir="], ["--model", "--epochs=3"]):
+        with pytest.raises(RunError, match=r"expected a value, --\w+=VALUE"):
+            run_experiment.configuration_of(["x", *arguments])
+    with pytest.raises(RunError, match="expected a folder, --data_dir=DIR"):
+        run_experiment.main(["x", "--model=vae", "--data_dir="])
 
 
 def test_a_published_number_is_of_the_data_it_was_published_for():

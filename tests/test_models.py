@@ -1023,3 +1023,20 @@ def test_golden_trace(name):
 if __name__ == "__main__":
     for case_name in CASES:
         print(f'    "{case_name}": {golden(case_name)},'.replace("'", '"'))
+
+
+def test_images_in_grey_levels_are_refused():
+    model = models.VAE((4, 4, 1), latent_dim=2, hidden_units=(8,))
+    model.compile(objective=Objective(), jit_compile=False)
+    grey = np.full([6, 4, 4, 1], 255.0, np.float32)
+    for images, low in ((grey, "255"), (tf.constant(grey), "255"), (grey * np.nan, "nan")):
+        for method in (model.fit, model.evaluate):
+            with pytest.raises(ValueError, match=rf"pixels in \[0, 1\]. Received: from {low}"):
+                method(images, verbose=0)
+    assert np.isfinite(model.fit(grey / 255, verbose=0).history["bound"]).all()
+
+
+def test_an_activation_of_gated_layers_is_refused():
+    with pytest.raises(ValueError, match="expected gated=False .* activation='tanh'"):
+        models.VAE((4, 4, 1), activation="tanh")
+    assert models.VAE((4, 4, 1), activation="tanh", gated=False).config["activation"] == "tanh"

@@ -228,6 +228,10 @@ def test_supervised_study_goes_on_with_the_missing_parts(tmp_path):
     again = studies.supervised(study_of(tmp_path, "supervised"), folds=2)
     assert again["rows"][0]["accuracy"] == pytest.approx(summary["rows"][0]["accuracy"] / 2, abs=2)
     assert (folder / "table.csv").read_text().startswith("model,inputs,paper,accuracy,std,folds")
+    kept = folder / "parts" / "sdgm-iv-fold0.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(RunError, match="sdgm-iv-fold0.npz is not readable .*: remove .*json"):
+        studies.supervised(study_of(tmp_path, "supervised"), folds=2)
     with pytest.raises(RunError, match="belongs to another study .*seed=0 there, 1 here"):
         study_of(tmp_path, "supervised", seed=1)
 
@@ -408,11 +412,18 @@ def test_interrupted_fit_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         plant.fit(frame, folder, config, columns=("I", "V"), jit_compile=False)
     assert plant.current(folder) is None
+    longer = small_config(9)
+    longer.training.checkpoint_seconds = 0.0
+    with pytest.raises(KeyboardInterrupt):
+        plant.fit(frame, folder, longer, columns=("I", "V"), jit_compile=False)
     monkeypatch.setattr(training.Recorder, "on_epoch_end", end)
+    begun = sorted(pathlib.Path(folder).glob("candidate-*"))
+    assert len(begun) == 2 and all(any((path / "checkpoints").iterdir()) for path in begun)
     resumed = plant.fit(frame, folder, config, columns=("I", "V"), jit_compile=False)
     assert resumed["threshold"] == pytest.approx(whole["threshold"], abs=1e-4)
     lines = (pathlib.Path(folder) / "versions" / "0001" / "metrics.csv").read_text().splitlines()
     assert len(lines) == 5
+    assert not list(pathlib.Path(folder).glob("candidate-*"))
 
 
 def test_report_is_one_file_with_every_figure(fitted, tmp_path):
@@ -453,6 +464,11 @@ def test_report_is_one_file_with_every_figure(fitted, tmp_path):
     assert "does not know: N" in page
     with pytest.raises(RunError, match="scores are of another model"):
         report.write(scores, out, ["PS7"], 0.0)
+    with pytest.raises(RunError, match="scores are of another model"):
+        report.write(scores, out, [*monitor.names, "Q"], monitor.threshold)
+    for threshold in (monitor.threshold - 1.0, monitor.threshold + 1.0):
+        with pytest.raises(RunError, match="scores are of another version"):
+            report.write(scores, out, monitor.names, threshold)
     with pytest.raises(RunError, match="ending in .html"):
         report.write(scores, str(tmp_path / "report.pdf"), monitor.names, 0.0)
 

@@ -1,12 +1,16 @@
 """What an experiment is: every field, its default, and what names exist. Importing this is cheap;
 nothing here needs TensorFlow."""
 
+import contextlib
 import copy
 import dataclasses
 import inspect
 import json
+import math
 import os
+import re
 import runpy
+import traceback
 
 import ml_collections
 from ml_collections import config_dict
@@ -243,6 +247,18 @@ CHOICES = {  # fields that take one of a few words, for --help
 }
 
 
+_SECTIONS = (
+    "model",
+    "dataset",
+    "labels",
+    "objective",
+    "optimizer",
+    "training",
+    "evaluation",
+    "published",
+)
+
+
 def base_config(model, dataset):
     """Every field of an experiment with its default.
 
@@ -254,7 +270,7 @@ def base_config(model, dataset):
       A locked `ml_collections.ConfigDict`.
     """
     check_name("model", model, MODELS)
-    return ml_collections.ConfigDict(
+    config = ml_collections.ConfigDict(
         {
             "seed": 0,
             # copied, as a placeholder holds what it is set to
@@ -330,6 +346,7 @@ def base_config(model, dataset):
             },
         }
     )
+    return config.lock()
 
 
 def first_stage(config):
@@ -505,6 +522,7 @@ def check(config):
         ("evaluation", "classifier_samples", 1),
         ("objective", "warmup_epochs", 0),
         ("objective", "exponential_warmup_steps", 0),
+        ("optimizer", "decay_epochs", 1),
         ("labels", "num_labels", -1),
         ("labels", "seed", 0),
         ("labels", "batch_size", 1),
@@ -521,11 +539,15 @@ def check(config):
         "optimizer.global_clipnorm",
         "optimizer.element_clip",
         "model.logit_limit",
+        "optimizer.decay_factor",
         "evaluation.likelihood_images",
     ):
         value = values.get(field)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise RunError(f"expected a positive {field}. Received: {value}")
+    for field in ("objective.free_bits", "objective.warmup_start", "labels.weight"):
+        if not 0 <= values[field] < math.inf:
+            raise RunError(f"expected {field} of at least 0. Received: {values[field]}")
     for field in ("optimizer.beta_1", "optimizer.beta_2"):
         if not 0.0 <= values[field] < 1.0:
             raise RunError(f"expected {field} from 0 to 1, without 1. Received: {values[field]}")
@@ -569,7 +591,8 @@ def load(path):
     `get_config("VARIANT")`.
 
     Raises:
-      RunError: if there is no such file, it has no `get_config`, or that takes no variant.
+      RunError: if there is no such file, it has no `get_config`, that takes no variant, or fails,
+        or returns something else.
     """
     path, _, variant = path.partition(":")
     if not os.path.isfile(path):
@@ -583,16 +606,43 @@ def load(path):
             f"there is no configuration {path}"
             + (f"; {folder} has: {', '.join(existing)}" if existing else "")
         )
-    try:
+    with _errors_of(path):
         namespace = runpy.run_path(path)
-    except SyntaxError as error:
-        raise RunError(f"expected {path} to be a Python file with get_config(): {error}") from error
-    if "get_config" not in namespace:
+    get_config = namespace.get("get_config")
+    if not callable(get_config):
         raise RunError(f"expected {path} to define get_config()")
-    get_config = namespace["get_config"]
     if variant and not inspect.signature(get_config).parameters:
         raise RunError(f"{path} has no variants. Received: {variant!r} after the colon")
-    return get_config(variant) if variant else get_config()
+    with _errors_of(path):
+        config = get_config(variant) if variant else get_config()
+    missing = set(_SECTIONS) - set(config if isinstance(config, ml_collections.ConfigDict) else ())
+    if missing:
+        raise RunError(
+            f"expected get_config() of {path} to return a configuration, as from "
+            f"tfhvae.configuration.base_config. Received: {type(config).__name__} without "
+            f"{', '.join(sorted(missing))}"
+        )
+    return config
+
+
+@contextlib.contextmanager
+def _errors_of(path):
+    """Mistakes in a person's own Python file, as one line that says where."""
+    try:
+        yield
+    except RunError:
+        raise
+    except SyntaxError as error:
+        raise RunError(f"expected {path} to be a Python file with get_config(): {error}") from error
+    except Exception as error:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if os.path.abspath(frame.filename) == os.path.abspath(path)
+        ]
+        where = f"{path}, line {lines[-1]}" if lines else path
+        what = re.sub(r'Other fields present: "\{.*?\}"', "", " ".join(str(error).split()))
+        raise RunError(f"{where}: {type(error).__name__}: {what}") from error
 
 
 def from_json(path):
@@ -639,6 +689,30 @@ def set_to_none(config, overrides):
             config.update_from_flattened_dict({field: None})
             done.append(override)
     return done
+
+
+def comparable(values):
+    """The part of a configuration, as nested dictionaries, that runs in one folder must share: not
+    how they are evaluated, compared, logged or how often they are saved, nor how the path of the
+    run is written that they start from."""
+    values = {k: v for k, v in values.items() if k not in ("evaluation", "published")}
+    ignored = ("checkpoint_seconds", "histograms", "test_curve")
+    values["training"] = {k: v for k, v in values["training"].items() if k not in ignored}
+    values["training"]["initial_run"] = run_name(values["training"].get("initial_run"))
+    return values
+
+
+def run_name(folder):
+    """The name of a run's folder, without the way there; None for none."""
+    return os.path.basename(os.path.abspath(folder)) if folder else None
+
+
+def changed_fields(config, base):
+    """`{"optimizer.learning_rate": value}` of the fields in which a run of `config` is another
+    experiment than one of `base`; a longer run is the same one."""
+    ours, theirs = (flatten(comparable(c.to_dict())) for c in (config, base))
+    same = ("training.epochs", "training.initial_run")
+    return {k: v for k, v in ours.items() if k not in same and v != theirs[k]}
 
 
 def protocol_of(config):

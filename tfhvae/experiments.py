@@ -195,13 +195,17 @@ class Run:
                 "these weights have not been evaluated: some figures are left out, "
                 "until --mode=evaluate and --mode=figures"
             )
+            for name in figures.OF_EVALUATION:  # those of other weights
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.path("figures", f"{name}.png"))
+        is_comparable = "not comparable" not in self.config.published.protocol
         drawn = figures.all_figures(
             self.model,
             self.dataset,
             self.state,
             self.config.seed,
             arrays,
-            self.config.published.log_likelihood,
+            self.config.published.log_likelihood if is_comparable else None,
             labelled=self.labelled if len(self.labelled) else None,
             published_error=self.config.published.error_percent,
         )
@@ -248,7 +252,7 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             print(f"{path} is not the summary of a run ({error!r}); evaluating anew")
             return None
-        return summary if found == self._evaluated_as() else None
+        return summary | self._published() if found == self._evaluated_as() else None
 
     @property
     def has_figures(self):
@@ -588,11 +592,17 @@ class Run:
         """Refuses a folder that belongs to another experiment, before anything is done. One that
         only asks for more epochs goes on with it."""
         path, self._is_longer = self.path("config.json"), False
-        if not os.path.exists(path):
+        results = map(self.path, ("model.keras", "summary.json", "m1"))
+        self._is_claimed = os.path.exists(path) and (
+            bool(self.checkpoints.paths()) or any(map(os.path.exists, results))
+        )
+        if not self._is_claimed:  # where nothing came of an experiment, another one may begin
             return
         # Fields that are newer than the folder have their defaults there.
         ours, theirs = (
-            configuration.flatten(comparable(json.loads(configuration.to_json(config))))
+            configuration.flatten(
+                configuration.comparable(json.loads(configuration.to_json(config)))
+            )
             for config in (self.config, configuration.from_json(path))
         )
         self._is_longer = (
@@ -613,7 +623,7 @@ class Run:
         path = self.path("config.json")
         try:
             os.makedirs(self.workdir, exist_ok=True)
-            if self.is_chief and (self._is_longer or not os.path.exists(path)):
+            if self.is_chief and (self._is_longer or not self._is_claimed):
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
@@ -677,7 +687,7 @@ class Run:
             "test/images": len(arrays["elbo"]),
             "train_images": len(self.dataset.train.images),
             "best_epoch": state.best_epoch or state.epoch,
-            "initial_run": run_name(config.training.initial_run),
+            "initial_run": configuration.run_name(config.training.initial_run),
             "initial_epochs": state.initial_epochs,
             "status": "stopped early"
             if state.stopped_early
@@ -685,13 +695,13 @@ class Run:
             if self.has_trained
             else f"stopped after {state.epoch} of {config.training.epochs} epochs",
             "train_seconds": round(state.train_seconds, 1),
-            "published/log_likelihood": config.published.log_likelihood,
-            "published/error_percent": config.published.error_percent,
-            "published/source": config.published.source,
-            "published/protocol": config.published.protocol,
+            **self._published(),
             "command": self._training_command(),
             "commit": commit(),
         }
+
+    def _published(self):
+        return {f"published/{name}": value for name, value in self.config.published.items()}
 
     def _classification(self, arrays):
         """What a run with labels adds to its summary."""
@@ -791,22 +801,6 @@ def _kept(path, key, instead):
     return None
 
 
-def comparable(values):
-    """The part of a configuration that runs in one folder must share: not how they are evaluated,
-    compared, logged or how often they are saved, nor how the path of the run is written that they
-    start from."""
-    values = {k: v for k, v in values.items() if k not in ("evaluation", "published")}
-    ignored = ("checkpoint_seconds", "histograms", "test_curve")
-    values["training"] = {k: v for k, v in values["training"].items() if k not in ignored}
-    values["training"]["initial_run"] = run_name(values["training"].get("initial_run"))
-    return values
-
-
-def run_name(folder):
-    """The name of a run's folder, without the way there; None for none."""
-    return os.path.basename(os.path.abspath(folder)) if folder else None
-
-
 def check_initial_run(folder, config):
     """Checks that a run with this configuration can start from the weights of the run in `folder`.
 
@@ -855,11 +849,16 @@ def load_initial_weights(model, folder):
         return (state.best_epoch or state.epoch) + state.initial_epochs
     try:
         summary = files.read_json(os.path.join(folder, "summary.json"))
+        return summary.get("best_epoch", summary["epochs"]) + summary.get("initial_epochs", 0)
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} has neither checkpoints nor a summary.json, which say how long it trained"
         ) from error
-    return summary.get("best_epoch", summary["epochs"]) + summary.get("initial_epochs", 0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{folder}/summary.json is not the summary of a run, which says how long it trained: "
+            f"{error!r}"
+        ) from error
 
 
 def build_model(config, dataset):
@@ -911,21 +910,15 @@ def commit():
     """The commit of the code, with "+" where files were changed since; None outside of a git
     checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--", here],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        git("ls-files", "--error-unmatch", __file__)  # not installed into another project's
+        head, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", here)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed else "")

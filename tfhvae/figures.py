@@ -23,6 +23,14 @@ from tfhvae.traces import mean_over_classes
 _SHEET = 64  # images on a sheet
 _MOST_CLASSES = 20  # columns of a sheet with one column per class
 _PLANE = (1, 2, 1)  # event shape of points of the plane
+OF_EVALUATION = (  # figures that show an evaluation of the weights
+    "active_units",
+    "bound_decomposition",
+    "confusion_matrix",
+    "kl_per_layer",
+    "latent_pca",
+    "log_likelihood",
+)
 
 
 def samples(model, seed, to_pictures=None):

@@ -22,10 +22,11 @@ def print_summary(summary):
         f"log-likelihood (L_{summary['test/eval_samples']}, {images}{of_all} images)",
         f"{log_likelihood} nats",
     )
+    protocol = f"; {summary['published/protocol']}" if summary["published/protocol"] else ""
     if summary["published/log_likelihood"] is not None:
         table.add_row(
             f"published ({summary['published/source']})",
-            f"{summary['published/log_likelihood']:.2f} nats",
+            f"{summary['published/log_likelihood']:.2f} nats{protocol}",
         )
     if "test/error_percent" in summary:
         table.add_row(
@@ -41,7 +42,7 @@ def print_summary(summary):
         if summary["published/error_percent"] is not None:
             table.add_row(
                 f"published ({summary['published/source']})",
-                f"{summary['published/error_percent']:.2f} %",
+                f"{summary['published/error_percent']:.2f} %{protocol}",
             )
     table.add_row("ELBO", f"{summary['test/elbo']:.2f} nats")
     if summary.get("test/importance_samples", 1) > 1:

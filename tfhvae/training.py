@@ -304,9 +304,11 @@ class Recorder(keras.callbacks.Callback):
                 if newest
                 else "there is no checkpoint yet"
             )
+            elsewhere = " in another --workdir" if newest else ""
             raise RunError(
                 f"training diverged at step {step} (epoch {self.state.epoch + 1}): not finite: {terms}; {last}. "
-                "Try a lower --config.optimizer.learning_rate or --config.optimizer.global_clipnorm."
+                "Try a lower --config.optimizer.learning_rate, or --config.optimizer.global_clipnorm"
+                f"{elsewhere}."
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -553,18 +555,19 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.held_out, self.scalars = held_out, scalars or dict
 
     def on_train_begin(self, logs=None):
-        try:
+        with self._writing():
             self.writer = tf.summary.create_file_writer(self.folder)
             self.writer.init()
-        except tf.errors.OpError as error:
-            raise RunError(f"cannot write to {self.folder}: {error.message}") from error
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         model, epoch = self.model, epoch + 1
-        with self.writer.as_default(step=epoch):
+        pictures = {}
+        if self.figures is not None and (is_picture_epoch(epoch) or epoch == self.params["epochs"]):
+            pictures = self.figures(model)
+        with self._writing(), self.writer.as_default(step=epoch):
             for name, value in model.train_means.scalars().items():
                 tf.summary.scalar(_board_name("train", name), value)
             if not model.test_means.is_empty:
@@ -577,20 +580,26 @@ class TensorBoardLog(keras.callbacks.Callback):
             for name, value in self.scalars().items():
                 tf.summary.scalar(name, value)
             tf.summary.scalar("training/seconds_per_epoch", time.monotonic() - self._began)
-            if self.figures is not None and (
-                is_picture_epoch(epoch) or epoch == self.params["epochs"]
-            ):
-                for name, image in self.figures(model).items():
-                    tf.summary.image(name, image[np.newaxis])
+            for name, image in pictures.items():
+                tf.summary.image(name, image[np.newaxis])
             if self.histograms:
                 for variable in model.trainable_variables:
                     tf.summary.histogram(f"weights/{variable.path}", variable)
                 for site, kl in model.train_means.unit_kl().items():
                     tf.summary.histogram(f"kl_per_unit/{site}", kl)
-        self.writer.flush()
+            self.writer.flush()
 
     def on_train_end(self, logs=None):
-        self.writer.close()
+        with self._writing():
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """A folder that cannot be written to, or a full disk, is for a person to mend."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise RunError(f"cannot write to {self.folder}: {error.message}") from error
 
 
 def _board_name(side, name):

@@ -9,10 +9,9 @@ Variants: vae-L, vae_bn-L, vae_bn_wu-L, ladder_vae-L and prob_ladder-L with L = 
 Time on two cores: about 7 s an epoch for five layers, 2000 epochs. Expected: -82.1 (ladder_vae-5),
 -82.1 (vae_bn_wu-5; -82.74 for the best VAE of 2016b), -81.9 (prob_ladder-5). The second stage is fine-tuning:
 
-    python run_experiment.py --initial_run=runs/ladder_vae-dynamic_mnist-seed0 --epochs=2000 \
+    python run_experiment.py --initial_run=runs/deep_mnist-ladder_vae-5-seed0 --epochs=2000 \
         --config.optimizer.schedule=step --config.objective.num_importance=10 \
-        --config.published.log_likelihood=-81.74 --config.published.source="Sønderby et al. 2016b" \
-        --workdir=runs/ladder_vae-dynamic_mnist-finetuned
+        --config.published.log_likelihood=-81.74 --config.published.source="Sønderby et al. 2016b"
 
 Expected: -81.7 (ladder_vae-5), -81.35 (prob_ladder-5; -81.20 with num_samples=10 as well).
 """

@@ -5,6 +5,7 @@ import abc
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfhvae import diagnostics
@@ -66,6 +67,7 @@ class LatentVariableModel(keras.Model):
                 f"Received: dtype={self.dtype_policy.name}"
             )
         self.event_shape = tuple(event_shape)
+        self.likelihood = None  # of the pixels, where the model has a word for it
         self.objective = None
         self._is_evaluating = False
         self._seeds = keras.random.SeedGenerator(seed=0)
@@ -320,14 +322,39 @@ class LatentVariableModel(keras.Model):
             if not (self._is_evaluating and metric is self.train_means):
                 metric.reset_state()
 
-    def evaluate(self, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
+        """As in Keras.
+
+        Raises:
+          ValueError: for arrays with pixels outside [0, 1], such as grey levels from 0 to 255, of a
+            model whose p(x|z) is not Gaussian. Of a `tf.data.Dataset` they are not looked at.
+        """
+        self._check_range(x)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
         """As in Keras, but the means of the training epoch that a validation ends are kept for
-        callbacks to read."""
+        callbacks to read. Raises ValueError where `fit` does."""
+        self._check_range(x)
         self._is_evaluating = True
         try:
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, *args, **kwargs)
         finally:
             self._is_evaluating = False
+
+    def _check_range(self, x):
+        if self.likelihood in (None, "gaussian"):
+            return
+        for part in keras.tree.flatten(x):
+            values = part.numpy() if isinstance(part, tf.Tensor) else part
+            if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.size:
+                continue
+            low, high = float(values.min()), float(values.max())
+            if not (0.0 <= low and high <= 1.0):
+                raise ValueError(
+                    f"expected pixels in [0, 1]. Received: from {low:.4g} to {high:.4g}; grey levels "
+                    "are divided by 255"
+                )
 
     def train_step(self, x):
         """One update. `x`: a batch as the objective takes it: images, or of semi-supervised models

@@ -24,11 +24,14 @@ class VAE(LatentVariableModel):
       latent_dim: units of z.
       hidden_units: of the encoder, first layer first; the decoder has them in reverse.
       gated: gated dense layers (Tomczak & Welling) instead of `activation`.
-      activation: of the hidden layers where they are not gated.
+      activation: of the hidden layers where they are not gated; else nothing but "relu" is taken.
       prior: "standard", "mixture" or "vampprior".
       num_components, pseudo_input_init, train_pseudo_inputs: of the prior, see `parts.Prior`.
       log_variance_limits: of q(z|x).
       logit_limit: clips Bernoulli logits; None does not.
+
+    Raises:
+      ValueError: for a word that is not known, or an activation of gated layers.
 
     Sites: `z1` `[S, B, latent_dim]`.
     """
@@ -51,6 +54,11 @@ class VAE(LatentVariableModel):
         **kwargs,
     ):
         super().__init__(event_shape, name=name, **kwargs)
+        if gated and activation != "relu":
+            raise ValueError(
+                "expected gated=False where there is an activation, as gated layers have none. "
+                f"Received: gated={gated}, activation={activation!r}"
+            )
         self.config = {
             "likelihood": parts.check_choice("likelihood", likelihood, parts.LIKELIHOODS),
             "latent_dim": latent_dim,

@@ -125,7 +125,10 @@ def _parser():
     own.add_argument("--out", required=True, help="file to write, .html")
     own.add_argument("--title", default="Condition monitoring", help="heading of the page")
 
-    own = command("rollback", _rollback, "put the version before into use again")
+    own = command(
+        "rollback", _rollback, "put the version before into use again",
+        "A second rollback undoes the first.",
+    )  # fmt: skip
     own.add_argument("--model", required=True, metavar="FOLDER", help="the monitor's folder")
 
     own = command(

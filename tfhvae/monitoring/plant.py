@@ -6,13 +6,14 @@ conditions have labels.
                         /monitor.json   columns, standardisation, conditions, threshold
                         /summary.json   what it was fitted to, and how well
                         /metrics.csv    the training, epoch by epoch
-    FOLDER/candidate/                   a fit that has not ended yet
+    FOLDER/candidate-1f0c23ab/          a fit that has not ended yet; the same one goes on with it
     FOLDER/rejected/0002/               a candidate that did not pass
     FOLDER/lock                         held while a fit runs
 """
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -130,7 +131,8 @@ def version_folder(folder):
 
 
 def roll_back(folder):
-    """Puts the version before into use again, and returns its name.
+    """Puts the version before into use again, and returns its name. A second call undoes the
+    first.
 
     Raises:
       RunError: if there is none.
@@ -283,8 +285,8 @@ class _Rows(NamedTuple):
 
 def _replace(folder, settings, config, rows, old, jit_compile):
     """Trains a candidate, examines it, and puts it into use."""
-    candidate = os.path.join(folder, "candidate")
-    _claim(candidate, settings, config, rows.values[rows.fitted], rows.y[rows.fitted])
+    fitted = rows.values[rows.fitted], rows.y[rows.fitted]
+    candidate = _claimed(folder, settings, config, *fitted)
     monitor, summary = _train(candidate, settings, config, rows, jit_compile)
     reasons = [] if old is None else _objections(summary, old, monitor, rows)
     summary["objections"] = reasons
@@ -305,6 +307,8 @@ def _replace(folder, settings, config, rows, old, jit_compile):
         os.path.join(folder, "current.json"),
         {"version": name, "previous": state["version"] if state else None},
     )
+    for unfinished in glob.glob(os.path.join(glob.escape(folder), "candidate-*")):
+        shutil.rmtree(unfinished)
     return {**summary, "version": name}
 
 
@@ -328,21 +332,20 @@ def _alone(folder):
         yield
 
 
-def _claim(candidate, settings, config, values, y):
-    """Clears the folder of a candidate unless it is the beginning of this very fit."""
+def _claimed(folder, settings, config, values, y):
+    """The folder of the candidate of this very fit, where there may be its beginning already. What
+    other fits have begun, with other settings or rows, stays until a version is put into use."""
     digest = hashlib.sha256(np.ascontiguousarray(values).tobytes() + y.tobytes()).hexdigest()
-    wanted = {"settings": settings, "config": configuration.to_json(config), "data": digest}
-    wanted = json.loads(json.dumps(wanted))  # tuples are lists in a file
-    path = os.path.join(candidate, "fit.json")
+    fit = {"settings": settings, "config": configuration.to_json(config), "data": digest}
+    text = json.dumps(fit, indent=2, sort_keys=True) + "\n"
+    name = f"candidate-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    candidate = os.path.join(folder, name)
     try:
-        if os.path.isdir(candidate) and not (
-            os.path.exists(path) and files.read_json(path) == wanted
-        ):
-            shutil.rmtree(candidate)
         os.makedirs(candidate, exist_ok=True)
-        files.write_json(path, wanted)
-    except (OSError, ValueError) as error:
+        files.write_text(os.path.join(candidate, "fit.json"), text)
+    except OSError as error:
         raise RunError(f"cannot write to {candidate}: {error}") from error
+    return candidate
 
 
 def _train(candidate, settings, config, rows, jit_compile):

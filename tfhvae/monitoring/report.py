@@ -52,7 +52,7 @@ def write(scores, out, names, threshold, title="Condition monitoring", details=N
     """
     if not out.lower().endswith((".html", ".htm")):
         raise RunError(f"expected an --out ending in .html. Received: {out}")
-    summary = _Summary(scores, names)
+    summary = _Summary(scores, names, threshold)
     page = _page(summary, names, threshold, title, details or {})
     try:
         files.write_text(out, page)
@@ -64,8 +64,8 @@ def write(scores, out, names, threshold, title="Condition monitoring", details=N
 class _Summary:
     """What the page needs of a file of any length."""
 
-    def __init__(self, path, names):
-        self.names = list(names)
+    def __init__(self, path, names, threshold):
+        self.names, self.threshold = list(names), threshold
         self.rows = 0
         self.states = dict.fromkeys(STATES, 0)
         self.edges, self.centres = charts.squeezed_bins()
@@ -93,6 +93,12 @@ class _Summary:
             raise RunError(
                 f"expected scores as from `score`. Received: no column {', '.join(sorted(missing))}"
             )
+        conditions = [name[2:] for name in chunk.columns if name.startswith("p_")]
+        if conditions != self.names:
+            raise RunError(
+                f"expected probabilities of the model's conditions, {', '.join(self.names)}. "
+                f"Received: {', '.join(conditions) or 'none'}; the scores are of another model"
+            )
         self.rows += len(chunk)
         for name, count in chunk["state"].value_counts().items():
             self.states[name] = self.states.get(name, 0) + int(count)
@@ -107,6 +113,13 @@ class _Summary:
         codes = codes.to_numpy(np.int64)
         anomaly = chunk["is_anomaly"].astype(bool).to_numpy()
         bound = chunk["bound"].to_numpy(np.float64)
+        is_near = np.abs(bound - self.threshold) < 0.002  # a file has three decimals
+        if ((bound < self.threshold) != anomaly)[~is_near].any():
+            raise RunError(
+                f"expected as anomalies the rows with a bound below {self.threshold:.2f} nats, this "
+                "model's threshold. Received: other ones; the scores are of another version, or "
+                "another model: score the log again"
+            )
         times = pd.DatetimeIndex(chunk["time"])
         self.bounds += np.histogram(bound, self.edges)[0]
         self.counts += np.bincount(codes, minlength=len(self.names))

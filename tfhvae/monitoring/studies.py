@@ -19,7 +19,7 @@ import zlib
 
 import numpy as np
 
-from tfhvae import configuration, data, files, plotting
+from tfhvae import configuration, data, files, plotting, training
 from tfhvae.errors import RunError
 from tfhvae.monitoring import charts, learning
 from tfhvae.monitoring.samples import (
@@ -207,8 +207,20 @@ class Study:
         files.write_json(self._path(name), record)
 
     def arrays(self, name):
-        with np.load(os.path.join(self.out, "parts", f"{name}.npz"), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        """What the part of this name has kept for figures.
+
+        Raises:
+          RunError: if it cannot be read.
+        """
+        path = os.path.join(self.out, "parts", f"{name}.npz")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except training.UNREADABLE as error:
+            raise RunError(
+                f"{path} is not readable ({error}): remove {self._path(name)}, and the same "
+                "command computes that part anew"
+            ) from error
 
     def finish(self, rows, figures, extra=None):
         """Writes summary.json, table.csv and the figures, and returns the summary."""
