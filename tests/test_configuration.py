@@ -1,14 +1,19 @@
 """Configurations of the papers, and what a wrong name or variant is answered."""
 
+import json
 import pathlib
+import re
+import shlex
 
 import pytest
 
+import run_experiment
 from tfhvae import configuration
 from tfhvae.errors import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEEP_CONFIGS = sorted((ROOT / "configs" / "paper").glob("deep_*.py"))
+RESULTS = sorted((ROOT / "results").glob("*/summary.json"))
 VARIANTS = [f"{name}-{layers}" for name in configuration.DEEP_VARIANTS for layers in range(1, 6)]
 
 
@@ -136,3 +141,40 @@ def test_two_experiments_are_told_apart_by_their_fields():
         "model.hidden_units": (10,),
         "optimizer.learning_rate": 0.1,
     }
+
+
+def understood(command):
+    """The configuration of a command line that begins with `python run_experiment.py`."""
+    config, left = run_experiment.configuration_of(shlex.split(command)[1:])
+    run_experiment.parse(left, config)
+    configuration.check(config)
+    return config
+
+
+@pytest.mark.parametrize("summary", RESULTS, ids=lambda path: path.parent.name)
+def test_the_command_beside_a_result_makes_its_configuration(summary, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = json.loads(summary.read_text())["command"]
+    ours = understood(command.replace("--initial_run=runs/", "--initial_run=results/"))
+    theirs = configuration.from_json(str(summary.parent / "config.json"))
+    ours, theirs = (
+        configuration.flatten(configuration.comparable(json.loads(configuration.to_json(config))))
+        for config in (ours, theirs)
+    )
+    assert configuration.differences(ours, theirs) == []
+
+
+def test_commands_of_the_documentation_are_understood(monkeypatch):
+    """But those that take their configuration from the folder of a run, and the one whose model the
+    reader is about to write."""
+    monkeypatch.chdir(ROOT)
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.py")]
+    commands = []
+    for path in texts:
+        text = path.read_text().replace("\\\n", " ")
+        commands += re.findall(r"python run_experiment\.py[^\n`#|]*", text)
+    elsewhere = ("--mode=", "--initial_run=", "--help", "two_block_vae")
+    commands = [c for c in commands if not any(word in c for word in elsewhere)]
+    assert len(commands) > 100
+    for command in commands:
+        understood(command)
