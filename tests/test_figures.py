@@ -1115,3 +1115,57 @@ def test_a_record_without_configuration_is_left_out_of_the_study(study):
     (study / "ladder5" / "config.json").unlink()
     text = results.table(study)
     assert "Ladder VAE" not in text and "| [ladder_vae](ladder5) |" in text
+
+
+def test_runs_are_compared_image_by_image(tmp_path, capsys):
+    curve = "epoch,test_bound\n1,-99.0\n2,-88.0\n"
+    record(tmp_path, "a", bounds=(-85.0, -88.0), curve=curve)
+    record(tmp_path, "b", bounds=(-84.0, -86.0), curve=curve, depth=2)
+    record(tmp_path, "c", curve=curve, samples=10)
+    record(tmp_path, "d")
+    (tmp_path / "d" / "summary.json").unlink()  # still training
+    rng = np.random.default_rng(0)
+    hard = rng.normal(-88.0, 20.0, 400)  # some images are harder than others, for every model
+    gap = rng.normal(2.0, 0.1, 400)
+    for name, elbo in (("a", hard), ("b", hard + gap), ("c", hard - 1.0)):
+        np.savez(tmp_path / name / "evaluation.npz", elbo=elbo, log_likelihood=elbo + 3.0)
+    folders = [str(tmp_path / name) for name in "abcd"]
+    names, rows = results.compare(folders)
+    assert names == list("abcd")
+    said, titles = dict(rows), [title for title, _ in rows]
+    assert said["model.latent_dims"] == ["64", "64-32", "64", "64"]
+    assert not any(title.startswith(("optimizer", "evaluation")) for title in titles)
+    assert said["log-likelihood"][::3] == ["-85.00 ± 0.20 nats (L_5000)", "–"]
+    error = gap.std(ddof=1) / 20
+    paired = f"{gap.mean():+.2f} ± {error:.2f} nats"
+    differences = {rows[i - 1][0]: row for i, (title, row) in enumerate(rows) if "minus" in title}
+    assert differences == {
+        "log-likelihood": ["", paired, "–", "–"],  # c has another number of samples
+        "ELBO": ["", paired, "-1.00 ± 0.00 nats", "–"],
+    }
+    assert error < 0.01
+
+    out = tmp_path / "comparison.png"
+    results.main(["compare", *folders[:3], f"--out={out}"])
+    assert matplotlib.image.imread(out).ndim == 3
+    assert "minus the first" in capsys.readouterr().out
+    with pytest.raises(RunError, match="held-out bound .*Received: d without one"):
+        results.compare(folders, str(out))
+    with pytest.raises(RunError, match="two runs or more. Received: 1"):
+        results.compare(folders[:1])
+    with pytest.raises(RunError, match="is not the folder of a run"):
+        results.compare([folders[0], str(tmp_path)])
+    (tmp_path / "b" / "evaluation.npz").write_bytes(b"PK")
+    with pytest.raises(RunError, match="evaluation.npz is not readable"):
+        results.compare(folders[:2])
+
+
+def test_runs_of_other_test_images_have_no_paired_difference(tmp_path):
+    record(tmp_path, "a")
+    record(tmp_path, "b", dataset="omniglot")
+    for name in "ab":
+        values = np.zeros(5)
+        np.savez(tmp_path / name / "evaluation.npz", elbo=values, log_likelihood=values)
+    _, rows = results.compare([str(tmp_path / name) for name in "ab"])
+    assert dict(rows)["dataset.name"] == ["dynamic_mnist", "omniglot"]
+    assert not any("minus" in title for title, _ in rows)

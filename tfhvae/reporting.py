@@ -78,3 +78,13 @@ def print_summary(summary):
     if summary["train_images_per_second"]:
         table.add_row("training", f"{summary['train_images_per_second']:,.0f} images/s")
     Console().print(table)
+
+
+def print_comparison(names, rows):
+    """Prints runs side by side: their names, and rows `(what, [cell of every run])`."""
+    table = Table("", *names)
+    for column in table.columns:
+        column.overflow = "fold"
+    for what, cells in rows:
+        table.add_row(what, *cells)
+    Console().print(table)

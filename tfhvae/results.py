@@ -1,8 +1,10 @@
 """The record of what was measured: copies of runs under `results/`, their table published | ours,
-and a depth study of every data set on which models of several depths were trained.
+and a depth study of every data set on which models of several depths were trained; and runs side by
+side.
 
     python -m tfhvae.results add RUN_FOLDER [results]
     python -m tfhvae.results table [results]
+    python -m tfhvae.results compare RUN_FOLDER RUN_FOLDER --out=comparison.png
 """
 
 import argparse
@@ -12,11 +14,12 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from typing import NamedTuple
 
 import numpy as np
 
-from tfhvae import configuration, files, plotting
+from tfhvae import configuration, files, plotting, startup
 from tfhvae.errors import RunError
 
 RECORD = ("summary.json", "config.json", "metrics.csv")
@@ -111,6 +114,152 @@ def table(results):
             text += "\n" + file.read()
     files.write_text(os.path.join(results, "README.md"), text)
     return text
+
+
+def compare(folders, out=None):
+    """Runs side by side: in what their configurations differ, what came of them, and, of runs that
+    were evaluated on the same test images, the mean difference per image to the first. Its standard
+    error is that of pairs, much smaller than those of two log-likelihoods.
+
+    Args:
+      folders: of runs, two or more, finished or not, or of records of runs.
+      out: file for a figure of their bounds over epochs; None for none.
+
+    Returns:
+      `(names, rows)`, rows being `(what, [cell of every run])`.
+
+    Raises:
+      RunError: for fewer than two runs, or what is not the folder of one.
+    """
+    if len(folders) < 2:
+        raise RunError(f"expected two runs or more. Received: {len(folders)}")
+    folders = [os.path.normpath(folder) for folder in folders]
+    names = [os.path.basename(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        names = folders
+    configs = [_configuration(*os.path.split(folder)) for folder in folders]
+    summaries = [_summary_of(folder) for folder in folders]
+    settings = [configuration.flatten(configuration.comparable(config)) for config in configs]
+    fields = list(dict.fromkeys(field for values in settings for field in values))
+    rows = []
+    for field in fields:
+        values = [_setting(values[field]) if field in values else "–" for values in settings]
+        if len(set(values)) > 1:
+            rows.append((field, values))
+    first, *others = (
+        (folder, config, summary or {})
+        for folder, config, summary in zip(folders, configs, summaries)
+    )
+    pairs = [_paired_differences(first, other) for other in others]
+    for what, cells in _outcomes(summaries):
+        differences = [pair.get(what, "–") for pair in pairs]
+        for title, values in ((what, cells), ("… minus the first", ["", *differences])):
+            if set(values) - {"–", ""}:
+                rows.append((title, values))
+    if out is not None:
+        curves = {
+            name: _curve(*os.path.split(folder), summary or {}, "bound")
+            for name, folder, summary in zip(names, folders, summaries)
+        }
+        without = [name for name, curve in curves.items() if not len(curve)]
+        if without:
+            raise RunError(
+                f"expected runs with a held-out bound in their metrics.csv. Received: "
+                f"{', '.join(without)} without one"
+            )
+        plotting.save(plotting.bound_comparison(curves, "ELBO over epochs, held-out images"), out)
+    return names, rows
+
+
+def _summary_of(folder):
+    path = os.path.join(folder, "summary.json")
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        return None  # not evaluated yet
+    except ValueError as error:
+        raise RunError(f"{path} is not readable: {error}") from error
+
+
+def _setting(value):
+    return _joined(value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _outcomes(summaries):
+    """Rows of what summaries say, a dash where one does not."""
+
+    def row(what, text):
+        return what, ["–" if summary is None else text(summary) for summary in summaries]
+
+    def number(key, unit="", form="{:.2f}"):
+        return lambda s: "–" if s.get(key) is None else form.format(s[key]) + unit
+
+    keys = list(dict.fromkeys(key for summary in summaries if summary for key in summary))
+    sites = [key.removeprefix("test/kl/") for key in keys if key.startswith("test/kl/")]
+    errors = {"test/error_percent": "error", "test/error_percent_q": "error of q(y|x)"}
+    return [
+        row("log-likelihood", lambda s: f"{with_error(s)} nats (L_{_samples(s)})"),
+        row("ELBO", number("test/elbo", " nats")),
+        row("log p(x|z)", number("test/log_px", " nats")),
+        *(row(f"KL {site}", number(f"test/kl/{site}", " nats")) for site in sites),
+        *(
+            row(
+                f"active units {site}",
+                lambda s, site=site: (
+                    "–" if _active_units(s, site) is None else f"{_active_units(s, site)}"
+                ),
+            )
+            for site in sites
+        ),
+        *(
+            row(
+                title,
+                lambda s, key=key: (
+                    f"{s[key]:.2f} ± {s[f'{key}_stderr']:.2f} %" if key in s else "–"
+                ),
+            )
+            for key, title in errors.items()
+        ),
+        row("status", lambda s: f"{s['status']} ({s['epochs']}), weights of {s['best_epoch']}"),
+        row("training", lambda s: f"{s['train_seconds'] / 60:.0f} minutes"),
+        row("speed", number("train_images_per_second", " images/s", "{:,.0f}")),
+        row("commit", lambda s: str(s["commit"])),
+    ]
+
+
+def _paired_differences(first, other):
+    """What to say of the mean differences in nats of two runs `(folder, configuration, summary)`:
+    nothing, unless both have their evaluations and the same test images."""
+    (folder, config, summary), (other_folder, other_config, other_summary) = first, other
+    arrays, others = _evaluation_of(folder), _evaluation_of(other_folder)
+    if arrays is None or others is None or config["dataset"] != other_config["dataset"]:
+        return {}
+    startup.import_tensorflow()
+    from tfhvae import evaluation
+
+    said = {}
+    if len(arrays["elbo"]) == len(others["elbo"]):
+        gap = others["elbo"].astype(np.float64) - arrays["elbo"]
+        said["ELBO"] = "{:+.2f} ± {:.2f} nats".format(*evaluation.mean_and_standard_error(gap))
+        same = [s.get("test/eval_samples") for s in (summary, other_summary)]
+        likelihoods = [a["log_likelihood"].astype(np.float64) for a in (others, arrays)]
+        if same[0] == same[1] and len(likelihoods[0]) == len(likelihoods[1]):
+            mean_and_error = evaluation.mean_log_likelihood(gap, np.subtract(*likelihoods))
+            said["log-likelihood"] = "{:+.2f} ± {:.2f} nats".format(*mean_and_error)
+    return said
+
+
+def _evaluation_of(folder):
+    """`{"elbo": [N], "log_likelihood": [n]}` of a run's folder, in nats; None of a record, which
+    has none."""
+    path = os.path.join(folder, "evaluation.npz")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in ("elbo", "log_likelihood")}
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is not readable: {error}") from error
 
 
 def _configuration(results, name):
@@ -612,8 +761,19 @@ def main(arguments=None):
     tabling = actions.add_parser("table", help="write README.md: published | ours, and figures")
     for action in (adding, tabling):
         action.add_argument("results", nargs="?", default="results", help="folder of the records")
+    comparing = actions.add_parser(
+        "compare", help="print runs side by side, and draw their bounds over epochs"
+    )
+    comparing.add_argument("run_folders", nargs="+", help="two or more; the first is compared with")
+    comparing.add_argument("--out", help="file for the figure, such as comparison.png")
     options = parser.parse_args(arguments)
-    if options.action == "add":
+    if options.action == "compare":
+        from tfhvae import reporting
+
+        reporting.print_comparison(*compare(options.run_folders, options.out))
+        if options.out:
+            print(options.out)
+    elif options.action == "add":
         print(add(options.run_folder, options.results))
     else:
         table(options.results)
