@@ -1155,6 +1155,8 @@ def test_runs_are_compared_image_by_image(tmp_path, capsys):
         results.compare(folders[:1])
     with pytest.raises(RunError, match="is not the folder of a run"):
         results.compare([folders[0], str(tmp_path)])
+    kept = results.add(folders[1], str(tmp_path / "results"))
+    assert ["", paired] in dict(results.compare([folders[0], kept])[1]).values()
     (tmp_path / "b" / "evaluation.npz").write_bytes(b"PK")
     with pytest.raises(RunError, match="evaluation.npz is not readable"):
         results.compare(folders[:2])

@@ -23,6 +23,7 @@ from tfhvae import configuration, files, plotting, startup
 from tfhvae.errors import RunError
 
 RECORD = ("summary.json", "config.json", "metrics.csv")
+_PER_IMAGE = "per_image.npz"  # of a record
 _HEADER = """# Results
 
 Test log-likelihoods are means in nats over the whole test set, by importance sampling with S samples;
@@ -33,7 +34,9 @@ differ by up to 3.5 nats: compare only within one. Each row is a folder beside t
 configuration, curve and figures; the command that repeats it stands below the table. Active units
 have KL(q‖p) > 0.01 nats; where the prior has no KL of single units, a posterior mean whose variance
 over the test images is above 0.01; neither says whether an auxiliary variable (a1, a2; a of the
-ADGM) is in use. This page is generated: `python -m tfhvae.results table`.
+ADGM) is in use. `python -m tfhvae.results compare` sets runs side by side and, where folders have
+a `per_image.npz`, gives their difference image by image, with the smaller error of pairs. This page is
+generated: `python -m tfhvae.results table`.
 
 | model | data | ours | S | ELBO | published | source | epochs | seed | commit |
 |---|---|---|---|---|---|---|---|---|---|
@@ -68,7 +71,8 @@ class _Run(NamedTuple):
 
 
 def add(run_folder, results):
-    """Copies a run's record and figures to `results/NAME`, NAME being the run folder's.
+    """Copies a run's record and figures to `results/NAME`, NAME being the run folder's, and of its
+    evaluation what `compare` needs, `per_image.npz`: `elbo` `[N]` and `log_likelihood` `[n]`.
 
     Raises:
       RunError: if the run was not evaluated.
@@ -79,6 +83,10 @@ def add(run_folder, results):
     os.makedirs(target, exist_ok=True)
     for name in RECORD:
         shutil.copy(os.path.join(run_folder, name), target)
+    evaluation = _evaluation_of(run_folder)
+    if evaluation is not None:
+        single = {name: values.astype(np.float32) for name, values in evaluation.items()}
+        files.write_arrays(os.path.join(target, _PER_IMAGE), **single)
     path = os.path.join(target, "config.json")
     config = configuration.from_json(path)
     if config.training.initial_run:  # as the summary's command has it: not the way there
@@ -239,10 +247,10 @@ def _paired_differences(first, other):
 
     said = {}
     if len(arrays["elbo"]) == len(others["elbo"]):
-        gap = others["elbo"].astype(np.float64) - arrays["elbo"]
+        gap = others["elbo"] - arrays["elbo"]
         said["ELBO"] = "{:+.2f} ± {:.2f} nats".format(*evaluation.mean_and_standard_error(gap))
         same = [s.get("test/eval_samples") for s in (summary, other_summary)]
-        likelihoods = [a["log_likelihood"].astype(np.float64) for a in (others, arrays)]
+        likelihoods = [a["log_likelihood"] for a in (others, arrays)]
         if same[0] == same[1] and len(likelihoods[0]) == len(likelihoods[1]):
             mean_and_error = evaluation.mean_log_likelihood(gap, np.subtract(*likelihoods))
             said["log-likelihood"] = "{:+.2f} ± {:.2f} nats".format(*mean_and_error)
@@ -250,16 +258,18 @@ def _paired_differences(first, other):
 
 
 def _evaluation_of(folder):
-    """`{"elbo": [N], "log_likelihood": [n]}` of a run's folder, in nats; None of a record, which
-    has none."""
-    path = os.path.join(folder, "evaluation.npz")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("elbo", "log_likelihood")}
-    except FileNotFoundError:
-        return None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is not readable: {error}") from error
+    """`{"elbo": [N], "log_likelihood": [n]}`, in nats, of the folder of a run or of a record; None
+    where there are none."""
+    for path in (os.path.join(folder, name) for name in ("evaluation.npz", _PER_IMAGE)):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                names = ("elbo", "log_likelihood")
+                return {name: archive[name].astype(np.float64) for name in names}
+        except FileNotFoundError:
+            continue
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path} is not readable: {error}") from error
+    return None
 
 
 def _configuration(results, name):
