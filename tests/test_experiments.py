@@ -519,12 +519,17 @@ def test_more_epochs_go_on_with_a_finished_run(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    config = small_config("vae", 1)
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    theirs = configuration.to_json(small_config("hvae", 1))
+    (tmp_path / "config.json").write_text(theirs)  # of a process without a checkpoint yet
     with open(tmp_path / "lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="another process is training in"):
             run.train()
+    assert (tmp_path / "config.json").read_text() == theirs
     run.train()
+    assert (tmp_path / "config.json").read_text() == configuration.to_json(config)
     assert run.has_trained
 
 

@@ -143,8 +143,13 @@ class Run:
         Raises:
           RunError: if another process trains in the same folder, or nothing can be written to it.
         """
-        self._claim_workdir()
+        try:
+            os.makedirs(self.workdir, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write to the workdir {self.workdir}: {error}") from error
         with self._alone():
+            self._check_workdir()  # once more: another process may just have left it
+            self._claim_workdir()
             self._train()
 
     def _train(self):
@@ -622,7 +627,6 @@ class Run:
         """Makes the folder this experiment's, once everything else is known to be right."""
         path = self.path("config.json")
         try:
-            os.makedirs(self.workdir, exist_ok=True)
             if self.is_chief and (self._is_longer or not self._is_claimed):
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
@@ -750,7 +754,11 @@ class Run:
         if not self.is_chief:
             yield
             return
-        with open(self.path("lock"), "w") as lock:
+        try:
+            lock = open(self.path("lock"), "w")
+        except OSError as error:
+            raise RunError(f"cannot write to the workdir {self.workdir}: {error}") from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
