@@ -251,6 +251,9 @@ def test_free_bits_stop_the_gradient_of_a_small_kl():
 
 
 def test_num_importance_has_to_divide_the_samples():
+    for k in (0, -1, 2.0):
+        with pytest.raises(ValueError, match=f"positive integer. Received: num_importance={k}"):
+            bounds.importance_weighted(make_trace(), num_importance=k)
     with pytest.raises(ValueError, match="samples=6, num_importance=4"):
         bounds.importance_weighted(make_trace(), 4)
 

@@ -967,6 +967,8 @@ def test_omniglot_sources_agree(small_omniglot, fake_tfds):
         ({"image_bits": np.zeros((5, 20, 1379), np.uint8)}, "sha256"),
         ({"alphabet": np.zeros(4, np.uint8)}, "array alphabet of"),
         ({"alphabet": np.full(5, 3, np.uint8)}, "indices below 3 in"),
+        ({"alphabet": np.array([0, 1, 0, 2, 2], np.uint8)}, "received 3, mixed;"),
+        ({"alphabet": np.zeros(5, np.uint8)}, "received 1;"),
         ({"alphabet_names": np.array(["a", "b"])}, "array alphabet_names of"),
         # An object array would have to be unpickled.
         ({"alphabet_names": np.array([{}, 1, 2], object)}, "allow_pickle=False"),

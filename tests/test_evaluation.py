@@ -506,6 +506,17 @@ def test_active_units_are_those_above_the_threshold():
     assert moments.active_units() == {"z": 2, "unused": 0}
 
 
+def test_active_units_of_means_far_from_zero():
+    """In float32 the difference of the two moments would be noise of 0.01 and more."""
+    rng = np.random.default_rng(0)
+    z = (300.0 + rng.normal(0.0, [[0.03], [0.2]], [2, 5000]).T).astype(np.float32)
+    moments = PosteriorMoments({"z": 2})
+    for rows in np.split(np.arange(5000), 10):
+        moments.update_state({"z": tf.constant(z[rows])})
+    np.testing.assert_allclose(moments.variance()["z"], z.astype(np.float64).var(0), rtol=1e-6)
+    assert moments.active_units() == {"z": 1}
+
+
 def test_active_units_of_a_model():
     """Units whose posterior mean does not depend on x are not active."""
     keras.utils.set_random_seed(0)

@@ -330,3 +330,12 @@ def test_evaluation_batches_with_labels():
     plain = list(pipeline.evaluation_batches(NUMBERED, 15).as_numpy_iterator())
     for x, (labelled, _) in zip(plain, received, strict=True):
         np.testing.assert_array_equal(x, labelled)
+
+
+def test_an_unknown_binarisation_is_refused():
+    options = {"seed": 0, "binarization": "per_Batch"}
+    with pytest.raises(ValueError, match='"per_batch" or "per_epoch". Received: .per_Batch.'):
+        pipeline.training_batches(GREY, 3, **options)
+    labels, labelled = np.zeros(len(GREY), np.int32), np.array([0])
+    with pytest.raises(ValueError, match='"per_batch" or "per_epoch". Received: .per_Batch.'):
+        pipeline.semi_supervised_batches(GREY, labels, labelled, 3, 1, **options)

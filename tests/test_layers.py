@@ -569,6 +569,28 @@ def test_batch_normalization_is_that_of_keras(shape, fused, training):
     assert (np.abs(ours.moving_variance - 1.5).min() > 0) == training
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_frozen_batch_normalization_stays_as_it_is(fused):
+    """As Keras' layer: one that is not trainable normalises by its running averages."""
+    ours, theirs = twins(IMAGES, fused=fused)
+    ours.trainable = theirs.trainable = False
+    before = ours.get_weights()
+    (x,) = weights(IMAGES)
+    assert_close([ours(2 * x + 1, training=True)], [theirs(2 * x + 1, training=True)], atol=1e-5)
+    for value, old in zip(ours.get_weights(), before):
+        np.testing.assert_array_equal(value, old)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_fused_batch_normalization_with_weights_of_half_precision(dtype):
+    (x,) = weights(IMAGES)
+    ours, written_out = (BatchNormalization(fused=fused, dtype=dtype) for fused in (True, False))
+    for training in (False, True):
+        values = [layer(x, training=training) for layer in (ours, written_out)]
+        assert values[0].dtype == dtype
+        assert_close(*([tf.cast(value, "float32")] for value in values), atol=0.0)
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("policy", POLICIES[:2])
 def test_fused_batch_normalization_compiles(policy, training):

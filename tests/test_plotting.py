@@ -107,6 +107,12 @@ CALLS = {
         },
         "ELBO over epochs",
     ),
+    "bound_comparison/many": lambda: plotting.bound_comparison(
+        {
+            f"_run {i}-optimizer.learning_rate=0.001-model.prior=$x^$": [[1, -90.0 - i]]
+            for i in range(24)
+        }
+    ),
     "unit_kl_over_time/one_epoch": lambda: plotting.unit_kl_over_time({"z": np.ones((1, 2))}),
     "unit_kl_over_time/one_unit": lambda: plotting.unit_kl_over_time({"z": np.ones((3, 1))}),
     "unit_kl_over_time/two": lambda: plotting.unit_kl_over_time(
@@ -680,6 +686,24 @@ class TestClasses:
         ]  # fmt: skip
         low, high = ax.get_ylim()
         assert -105 < low < -91.25 and -88.5 < high < -80  # the first epochs are off scale
+
+    def test_bounds_of_many_runs_with_any_names(self, figures):
+        figure = figures["bound_comparison/many"]
+        (ax,) = figure.axes
+        assert len(legend_texts(ax)) == 24 and legend_texts(ax)[0].startswith("_run 0-")
+        looks = {(line.get_color(), line.get_linestyle()) for line in ax.lines}
+        assert len(looks) == 24
+        box = ax.get_legend().get_window_extent().transformed(figure.transFigure.inverted())
+        assert box.x0 > 0.2 and 0 <= box.y0 and box.x1 <= 1 and box.y1 <= 1
+
+    def test_eleven_lines_differ(self):
+        bounds = {f"L_{i}": [[1, -i], [2, -i]] for i in range(11)}
+        for figure in (plotting.depth_study(bounds, bounds), plotting.bounds_by_labels(bounds)):
+            lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+            assert len({(line.get_color(), line.get_marker()) for line in lines}) == 11
+        runs = {f"model {i}": [[[1, 2.0 + i], [2, 1.0 + i]]] for i in range(11)}
+        lines = plotting.error_comparison(runs).axes[0].lines
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
 
     def test_mesh_is_drawn_upwards_where_its_latents_are(self):
         data = np.arange(4).reshape(2, 2, 1, 1, 1) / 4 * np.ones((1, 1, 8, 8, 1))

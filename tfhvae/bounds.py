@@ -45,8 +45,10 @@ def importance_weighted(
       class_beta: weight of log p(y) - log q(y) of an unknown class.
 
     Raises:
-      ValueError: if K does not divide S, or `classes` is unknown.
+      ValueError: if K is no positive integer that divides S, or `classes` is unknown.
     """
+    if not isinstance(num_importance, int) or num_importance < 1:
+        raise ValueError(f"expected a positive integer. Received: {num_importance=}")
     per_sample = _reduce_classes(trace, log_weights(trace, beta, class_beta), classes)
     samples = per_sample.shape[0]
     if samples is None or samples % num_importance:

@@ -134,35 +134,36 @@ class PosteriorMoments(keras.metrics.Metric):
         super().__init__(name=name)
         self.units = dict(units)
         size = sum(self.units.values())
-        self.first = _zeros(self, (size,), "first")
-        self.second = _zeros(self, (size,), "second")
-        self.examples = _zeros(self, (), "examples")
+        # The variance is a difference of two sums, which of a mean far from 0 are large.
+        self.first = _zeros(self, (size,), "first", "float64")
+        self.second = _zeros(self, (size,), "second", "float64")
+        self.examples = _zeros(self, (), "examples", "float64")
 
     def update_state(self, q_means):
         """`q_means`: `{site: [B, units]}`, E_q[u|x] of each example."""
         if self.units:
             examples = tf.shape(q_means[next(iter(self.units))])[0]
-            self.add(*self.sums(q_means), tf.cast(examples, tf.float32))
+            self.add(*self.sums(q_means), examples)
 
     def sums(self, q_means):
         """Sums over examples of the posterior means and of their squares, `[units of all sites]`
-        each."""
+        each, in float64."""
         if not self.units:
-            return tf.zeros([0]), tf.zeros([0])
-        joined = tf.concat([q_means[site] for site in self.units], -1)
+            return tf.zeros([0], tf.float64), tf.zeros([0], tf.float64)
+        joined = tf.cast(tf.concat([q_means[site] for site in self.units], -1), tf.float64)
         return tf.reduce_sum(joined, 0), tf.reduce_sum(tf.square(joined), 0)
 
     def add(self, first, second, examples):
         """Adds sums as from `sums`, over so many examples."""
         self.first.assign_add(first)
         self.second.assign_add(second)
-        self.examples.assign_add(examples)
+        self.examples.assign_add(tf.cast(examples, tf.float64))
 
     def variance(self):
         """`{site: [units]}`, Var_x E_q[u|x]."""
         examples = tf.maximum(self.examples.value, 1.0)
         variance = self.second.value / examples - tf.square(self.first.value / examples)
-        return _by_site(variance, self.units)
+        return _by_site(tf.maximum(variance, 0.0), self.units)
 
     def active_units(self):
         """`{site: number of units whose variance exceeds ACTIVE_UNIT_VARIANCE}`."""

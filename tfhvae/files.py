@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import uuid
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..")
@@ -36,21 +35,6 @@ def remove_leftovers(folder):
     for name in os.listdir(folder):
         if _TEMPORARY.match(name):
             os.remove(os.path.join(folder, name))
-
-
-@contextlib.contextmanager
-def atomic_folder(path):
-    """As `atomic_path`, for a folder that does not exist yet."""
-    temporary = f"{os.fspath(path)}.{uuid.uuid4().hex[:8]}.part"
-    os.makedirs(temporary)
-    try:
-        yield temporary
-        for name in os.listdir(temporary):
-            _sync(os.path.join(temporary, name))
-        os.rename(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def write_text(path, text):

@@ -406,7 +406,7 @@ def error_comparison(runs, published=None, title="Classification error"):
         colour = _class_colour(index)
         for curve in curves:
             curve = _checked_finite(curve, f"runs[{model!r}]", "[N, 2]")
-            ax.plot(*curve.T, color=colour, linewidth=1.3, alpha=1.0 if len(curves) == 1 else 0.7,
+            ax.plot(*curve.T, _dashes(index), color=colour, linewidth=1.3, alpha=1.0 if len(curves) == 1 else 0.7,
                     marker="o" if len(curve) == 1 else None, markersize=4)  # fmt: skip
             drawn.extend(curve[:, 1])
         ax.lines[-1].set_label(model)
@@ -431,17 +431,21 @@ def bound_comparison(runs, title="Bound over epochs"):
     """
     _check_not_empty(runs, "runs")
     runs = {name: _checked_finite(run, f"runs[{name!r}]", "[N, 2]") for name, run in runs.items()}
-    figure, (ax,) = _panels(1, title, width=8.0, height=3.8)
+    # The legend grows with the runs and their names; the curves keep their place.
+    width = 8.0 + 0.065 * max(0, max(map(len, runs)) - 40)
+    height = max(3.8, 0.8 + 0.18 * len(runs))
+    figure, (ax,) = _panels(1, title, width=width, height=height)
     _set_heading(ax, None, x="epoch", y="nats")
     ax.xaxis.set_major_locator(_whole_numbers())
     by_last = sorted(runs.items(), key=lambda item: -item[1][-1, 1])
+    handles = []
     for index, (name, curve) in enumerate(by_last):
-        dashes = ("-", "--", ":")[index // len(COLOURS) % 3]  # one for every round of colours
-        ax.plot(*curve.T, dashes, color=_class_colour(index), linewidth=1.3, label=f"{name}, last "
-                f"{_decimal(curve[-1, 1])}", marker="o" if len(curve) == 1 else None,
-                markersize=4)  # fmt: skip
+        label = f"{name}, last {_decimal(curve[-1, 1])}".replace("$", r"\$")
+        handles += ax.plot(*curve.T, _dashes(index), color=_class_colour(index), linewidth=1.3,
+                           label=label, marker="o" if len(curve) == 1 else None,
+                           markersize=4)  # fmt: skip
     _limit_to_later_epochs(ax, [curve[:, 1] for curve in runs.values()], skipped=0.3)
-    _legend_beside(ax)
+    _legend_beside(ax, handles=handles)  # also of names that begin with "_"
     return _laid_out(figure)
 
 
@@ -1190,7 +1194,8 @@ def _line_through_means(ax, runs, label, index):
     """Runs `[N, 2]` as points, and a line through the means of those with the same x."""
     x = np.unique(runs[:, 0])
     means = [runs[runs[:, 0] == value, 1].mean() for value in x]
-    style = {"color": _class_colour(index), "marker": MARKERS[index % len(MARKERS)]}
+    marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]  # another one in every round
+    style = {"color": _class_colour(index), "marker": marker}
     ax.plot(x, means, linewidth=1.5, markersize=5, label=label, **style)
     ax.plot(*runs.T, linestyle="", markersize=3, alpha=0.6, **style)
 
@@ -1580,7 +1585,7 @@ def _coded(labels, class_names, count):
             f"expected labels in [0, {len(class_names)}) for class_names, "
             f"received: labels up to {classes[-1]}"
         )
-    return codes, [str(class_names[value]) for value in classes]
+    return codes, [str(class_names[int(value)]) for value in classes]
 
 
 def _most_frequent(codes, names):
@@ -1671,6 +1676,11 @@ def _note_outside(ax, count, singular, plural):
 
 def _class_colour(index):
     return COLOURS[index % len(COLOURS)]
+
+
+def _dashes(index):
+    """One style of lines for every round through the colours."""
+    return ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
 
 
 def _marker(index):

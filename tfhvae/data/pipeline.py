@@ -46,6 +46,7 @@ def training_batches(images, batch_size, seed, first_epoch=0, binarization=None)
       binarization: None, "per_batch" (pixels are drawn anew for every batch) or "per_epoch" (an
         image looks the same wherever it occurs within an epoch).
     """
+    _check_binarization(binarization)
     steps = steps_per_epoch(len(images), batch_size)
     images = tf.constant(images, tf.float32)
 
@@ -90,6 +91,7 @@ def semi_supervised_batches(
     Raises:
       ValueError: for indices or labels that are out of range, or labels that are no integers.
     """
+    _check_binarization(binarization)
     labelled = np.asarray(labelled, np.int64)
     if labelled.ndim != 1 or not len(labelled) or len(np.unique(labelled)) != len(labelled):
         raise ValueError(
@@ -191,6 +193,14 @@ def _labelled_slices_of(seed, num_labelled, steps, batch_size):
         return tf.reshape(orders, [passes * full, batch_size])[:steps]
 
     return indices
+
+
+def _check_binarization(binarization):
+    if binarization not in (None, "per_batch", "per_epoch"):
+        raise ValueError(
+            'expected binarization to be None, "per_batch" or "per_epoch". '
+            f"Received: {binarization!r}"
+        )
 
 
 def _draw(images, indices, binarization, seed, epoch, step):

@@ -661,11 +661,15 @@ def load_omniglot105(data_dir=None):
     names = list(dict.fromkeys(name for name, _ in characters.values()))
     bits = np.stack([images for _, images in characters.values()])
     _check_digest(bits.tobytes(), OMNIGLOT_SHA256, place, family)
-    return Omniglot105(
-        image_bits=bits,
-        alphabet=np.array([names.index(name) for name, _ in characters.values()], np.int32),
-        alphabet_names=tuple(names),
-    )
+    alphabet = np.array([names.index(name) for name, _ in characters.values()], np.int32)
+    in_order = not (np.diff(alphabet) < 0).any()
+    if len(names) != OMNIGLOT_ALPHABETS or not in_order:
+        raise DataError(
+            f"expected {OMNIGLOT_ALPHABETS} alphabets, the characters of each one after the other, in"
+            f" {place}, received {len(names)}{'' if in_order else ', mixed'};"
+            f" {FAMILIES[family].remedy}"
+        )
+    return Omniglot105(image_bits=bits, alphabet=alphabet, alphabet_names=tuple(names))
 
 
 def _read_omniglot_npz(path):
@@ -736,10 +740,13 @@ def read_omniglot_zip(path, numbers):
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
+        ValueError,  # of a directory with offsets outside the file
         NotImplementedError,
         RuntimeError,  # an encrypted member
         tf.errors.InvalidArgumentError,
     ) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"expected a zip file of PNG images in {path}, received"
             f" {type(error).__name__}: {error}; download it again"

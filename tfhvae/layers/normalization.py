@@ -5,7 +5,7 @@ from keras import ops
 
 from tfhvae.layers.folding import fold_leading_axes, unfold_leading_axes
 
-FUSED_DTYPES = ("float16", "bfloat16", "float32")
+FUSED_DTYPES = ("float16", "bfloat16", "float32")  # of images; the kernel's weights are float32
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -17,8 +17,8 @@ class BatchNormalization(keras.layers.Layer):
     ```
 
     In training, mean and variance (the biased one) are those of the batch, and
-    running averages of both follow them; otherwise the running averages take
-    their place. Where a batch holds S samples of each of its examples, `[S, B, D]`,
+    running averages of both follow them; otherwise, and in a layer that is not
+    `trainable`, the running averages take their place. Where a batch holds S samples of each of its examples, `[S, B, D]`,
     the statistics are taken over all S * B rows: an example counts with all its
     samples, and the mean over samples is one over draws of the same
     distribution, so that S changes the noise of the statistics, not what they
@@ -32,9 +32,9 @@ class BatchNormalization(keras.layers.Layer):
         epsilon: added to the variance.
         scale: whether there is a gamma.
         fused: whether TensorFlow's fused kernel normalises images, inputs of four axes or more:
-            outside XLA, that and its gradient take a third of the time or less. Vectors, float64,
-            which the kernel does not know, and other backends of Keras are written out all the
-            same.
+            outside XLA, that and its gradient take a third of the time or less. Vectors, weights
+            of another dtype than float32, which the kernel does not know, and other backends of
+            Keras are written out all the same.
 
     Input shape: `[..., D]`.
 
@@ -74,7 +74,12 @@ class BatchNormalization(keras.layers.Layer):
         self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: width})
 
     def call(self, inputs, training=None):
-        has_kernel = keras.backend.backend() == "tensorflow" and self.compute_dtype in FUSED_DTYPES
+        training = bool(training) and self.trainable
+        has_kernel = (
+            keras.backend.backend() == "tensorflow"
+            and self.compute_dtype in FUSED_DTYPES
+            and self.variable_dtype == "float32"
+        )
         if self.fused and has_kernel and len(inputs.shape) >= 4:
             return self._normalize_images(inputs, training)
         x = ops.cast(inputs, self.moving_mean.dtype)
@@ -103,7 +108,7 @@ class BatchNormalization(keras.layers.Layer):
             mean=none if training else self.moving_mean,
             variance=none if training else self.moving_variance,
             epsilon=self.epsilon,
-            is_training=bool(training),
+            is_training=training,
         )
         if training:
             rows = tf.cast(tf.size(x) // x.shape[-1], variance.dtype)
