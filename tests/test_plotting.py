@@ -696,6 +696,12 @@ class TestClasses:
         box = ax.get_legend().get_window_extent().transformed(figure.transFigure.inverted())
         assert box.x0 > 0.2 and 0 <= box.y0 and box.x1 <= 1 and box.y1 <= 1
 
+    @pytest.mark.parametrize("longest, scale", [(100, "linear"), (101, "log")])
+    def test_a_run_that_is_much_longer_does_not_squeeze_the_others(self, longest, scale):
+        runs = {"short": [[1, -99.0], [10, -90.0]], "long": [[1, -99.0], [longest, -85.0]]}
+        (ax,) = plotting.bound_comparison(runs).axes
+        assert ax.get_xscale() == scale
+
     def test_eleven_lines_differ(self):
         bounds = {f"L_{i}": [[1, -i], [2, -i]] for i in range(11)}
         for figure in (plotting.depth_study(bounds, bounds), plotting.bounds_by_labels(bounds)):

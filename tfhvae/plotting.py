@@ -21,7 +21,7 @@ from matplotlib.colors import ListedColormap, LogNorm, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 DPI = 120
 
@@ -424,7 +424,8 @@ def error_comparison(runs, published=None, title="Classification error"):
 
 def bound_comparison(runs, title="Bound over epochs"):
     """Bounds over epochs of several runs of one protocol, a colour each, the best on top of the
-    legend. The limits follow the later epochs: warm-up is mostly off scale.
+    legend. The limits follow the later epochs: warm-up is mostly off scale. Where one run is more
+    than ten times as long as another, epochs are on a logarithmic scale.
 
     Args:
       runs: `{name: [N, 2]}`, pairs of an epoch and a bound in nats.
@@ -444,6 +445,12 @@ def bound_comparison(runs, title="Bound over epochs"):
         handles += ax.plot(*curve.T, _dashes(index), color=_class_colour(index), linewidth=1.3,
                            label=label, marker="o" if len(curve) == 1 else None,
                            markersize=4)  # fmt: skip
+    lengths = [curve[-1, 0] for curve in runs.values()]
+    if max(lengths) > 10 * min(lengths) and all(curve[0, 0] >= 1 for curve in runs.values()):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
     _limit_to_later_epochs(ax, [curve[:, 1] for curve in runs.values()], skipped=0.3)
     _legend_beside(ax, handles=handles)  # also of names that begin with "_"
     return _laid_out(figure)
