@@ -327,3 +327,14 @@ def test_gaussian_pixels_of_constant_images(grey_value):
     narrow = image_distribution(tf.constant([[[grey_value, -1000.0]]]), "gaussian")
     expected = scipy.stats.norm.logpdf(0.0, 0.0, np.sqrt(1e-5))
     np.testing.assert_allclose(narrow.log_prob(tf.fill([1, 1, 1], grey_value)), expected, rtol=1e-6)
+
+
+def test_discretized_logistic_broadcasts_its_parameters():
+    loc, log_scale = tf.constant([0.2, 0.5, 0.7]), tf.reshape(tf.linspace(-4.0, -2.0, 6), [2, 3])
+    p = DiscretizedLogistic(loc, log_scale)
+    assert p.batch_shape == (2,) and p.sample(4, seed=0).shape == (4, 2, 3)
+    x = p.sample(seed=1)
+    whole = DiscretizedLogistic(tf.broadcast_to(loc, [2, 3]), log_scale)
+    np.testing.assert_array_equal(p.log_prob(x), whole.log_prob(x))
+    turned = DiscretizedLogistic(log_scale, loc)  # the other way round
+    assert turned.batch_shape == (2,) and turned.log_prob(x).shape == (2,)

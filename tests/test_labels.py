@@ -339,3 +339,9 @@ def test_an_unknown_binarisation_is_refused():
     labels, labelled = np.zeros(len(GREY), np.int32), np.array([0])
     with pytest.raises(ValueError, match='"per_batch" or "per_epoch". Received: .per_Batch.'):
         pipeline.semi_supervised_batches(GREY, labels, labelled, 3, 1, **options)
+
+
+@pytest.mark.parametrize("num_classes", [None, 0, 2.5])
+def test_a_number_of_classes_that_is_none_is_refused(num_classes):
+    with pytest.raises(data.DataError, match="num_classes to be a positive integer, received"):
+        data.labelled_subset(LABELS, 8, 0, num_classes)

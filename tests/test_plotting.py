@@ -702,6 +702,12 @@ class TestClasses:
         (ax,) = plotting.bound_comparison(runs).axes
         assert ax.get_xscale() == scale
 
+    def test_a_confusion_matrix_of_very_many_classes_with_long_names(self):
+        classes = np.arange(400)
+        names = [f"{'a long name ' * 20}{i}" for i in classes]
+        figure = plotting.confusion_matrix(classes, classes, names)
+        assert max(figure.get_size_inches()) < 35
+
     def test_eleven_lines_differ(self):
         bounds = {f"L_{i}": [[1, -i], [2, -i]] for i in range(11)}
         for figure in (plotting.depth_study(bounds, bounds), plotting.bounds_by_labels(bounds)):

@@ -39,6 +39,7 @@ MAX_HEAT_MAP_COLUMNS = 400
 VARIANCE_FLOOR = 1e-6  # float32 moments resolve no smaller variance
 MAX_LABELLED_PSEUDO_INPUTS = 100
 MAX_COUNTED_CLASSES = 25  # a larger confusion matrix has colours only
+_LARGEST_SIDE = 30  # inches, of a confusion matrix of very many classes
 MAX_COLOURED_CLASSES = 20  # with more, only the most frequent ones are told apart
 
 _OTHERS, _OTHERS_COLOUR = -1, "0.85"  # classes without a look of their own
@@ -921,14 +922,14 @@ def confusion_matrix(labels, predictions, class_names=None, title="Confusion mat
     labels = _checked_classes(labels, "labels", count, num_classes)
     predictions = _checked_classes(predictions, "predictions", count, num_classes)
     num_classes = num_classes or 1 + int(max(labels.max(), predictions.max()))
-    names = _checked_names(class_names, num_classes)
+    names = [_shortened(name, 300, 8) for name in _checked_names(class_names, num_classes)]
     counts = np.zeros((num_classes, num_classes), int)
     np.add.at(counts, (labels, predictions), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     wrong = int((labels != predictions).sum())
     is_counted = num_classes <= MAX_COUNTED_CLASSES
 
-    side = max(num_classes * (0.45 if is_counted else 0.16), 2.0)
+    side = min(max(num_classes * (0.45 if is_counted else 0.16), 2.0), _LARGEST_SIDE)
     widest = 0.07 * max(len(name) for name in names)
     figure, (ax,) = _panels(
         1,

@@ -31,6 +31,8 @@ def labelled_subset(labels, num_labels, seed, num_classes):
     for name, value in (("num_labels", num_labels), ("seed", seed)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
             raise DataError(f"expected {name} to be an integer >= 0, received {value!r}")
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+        raise DataError(f"expected num_classes to be a positive integer, received {num_classes!r}")
     if num_labels == 0:
         return np.zeros(0, np.int64)
     if labels is None:

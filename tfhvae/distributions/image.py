@@ -104,7 +104,7 @@ class DiscretizedLogistic(_IndependentPixels):
 
     Args:
       loc: mu, `[..., *event]`, between 0 and 1.
-      log_scale: log s, `[..., *event]`.
+      log_scale: log s, `[..., *event]`; it and loc broadcast.
       open_tails: whether the bins 0 and 255 extend to infinity, so that the 256 masses sum to one.
       offset: added to each mass before the logarithm. Tomczak & Welling's code has
         `open_tails=False, offset=1e-7`; it is not normalised.
@@ -130,6 +130,9 @@ class DiscretizedLogistic(_IndependentPixels):
         parameters = dict(locals())
         self._loc = tf.convert_to_tensor(loc)
         self._log_scale = tf.convert_to_tensor(log_scale)
+        if self._loc.shape != self._log_scale.shape:
+            shapes = tf.shape(self._loc), tf.shape(self._log_scale)
+            self._loc = tf.broadcast_to(self._loc, tf.broadcast_dynamic_shape(*shapes))
         self._open_tails = open_tails
         self._offset = offset
         super().__init__(self._loc, event_rank, validate_args, parameters, name)
