@@ -290,3 +290,22 @@ def test_gradient_of_the_bound_is_the_weighted_gradient():
         bound = bounds.log_mean_exp(log_w, axis=0)
     weights = bounds.normalized_weights(log_w, SAMPLES)
     np.testing.assert_allclose(tape.gradient(bound, log_w), weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_class_of_no_probability_counts_nothing(jit_compile):
+    """With q(y|.) = 1 for the second class, the bound is that of the second class alone."""
+    trace = make_trace("enumerated")
+    log_q = tf.constant(np.where([[0], [1], [0]], 0.0, -np.inf), tf.float32)  # [Y, 1]
+    label = trace.label._replace(log_q=tf.broadcast_to(log_q, trace.label.log_q.shape))
+    trace = trace._replace(label=label)
+    second = tf.nest.map_structure(
+        lambda t: None if t is None else t[:, 1], trace._replace(label=None)
+    )
+    log_p = tf.reduce_mean(trace.label.log_p[:, 1], 0)
+    for bound in (bounds.elbo, bounds.importance_weighted):
+        compiled = tf.function(bound, jit_compile=jit_compile, autograph=False)
+        np.testing.assert_allclose(compiled(trace), bound(second) + log_p, rtol=1e-5)
+    inside = bounds.importance_weighted(trace, classes="inside")
+    expected = bounds.importance_weighted(make_trace("enumerated"), classes="inside")
+    np.testing.assert_allclose(inside, expected, rtol=1e-6)

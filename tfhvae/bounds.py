@@ -94,7 +94,9 @@ def _with_label(trace, log_w, class_beta):
     if isinstance(label, RelaxedLabel):
         return log_w + class_beta * (label.log_p - label.log_q)
     if isinstance(label, EnumeratedLabel):  # the sum over classes takes log q(y) off again
-        return log_w + class_beta * label.log_p + (1.0 - class_beta) * label.log_q
+        log_w += class_beta * label.log_p
+        is_whole = isinstance(class_beta, float) and class_beta == 1.0  # else 0 * log 0 is met
+        return log_w if is_whole else log_w + (1.0 - class_beta) * label.log_q
     return log_w + label.log_p
 
 
@@ -110,5 +112,6 @@ def _reduce_classes(trace, log_w, classes):
         return sum_over_classes(trace, log_w)
     if classes == "outside":
         log_q = trace.label.log_q
-        return tf.reduce_sum(tf.exp(log_q) * (log_w - log_q), 1)
+        # q log q is 0 where q is.
+        return tf.reduce_sum(tf.math.multiply_no_nan(log_w - log_q, tf.exp(log_q)), 1)
     raise ValueError(f'expected classes="outside" or "inside". Received: classes={classes!r}')
