@@ -378,7 +378,8 @@ class LatentVariableModel(keras.Model):
         moments = self.posterior_moments.sums(q_means)
         if self._is_distributed:
             means = tf.math.multiply_no_nan(means, examples)  # a replica may have no examples
-            means, examples, *moments = _sum_over_replicas([means, examples, *moments])
+            means, examples = _sum_over_replicas([means, examples])
+            moments = _sum_over_replicas(moments)
             means /= examples
         self.test_means.update_state(means, step, weight=examples)
         self.posterior_moments.add(*moments, examples)
@@ -458,7 +459,7 @@ def _batch_size(data):
 
 
 def _sum_over_replicas(tensors):
-    """Sums of float32 tensors over all replicas, in one operation."""
+    """Sums of tensors of one dtype over all replicas, in one operation."""
     flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
     total = tf.distribute.get_replica_context().all_reduce(_SUM, flat)
     parts = tf.split(total, [tensor.shape.num_elements() for tensor in tensors])
