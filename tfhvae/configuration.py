@@ -447,7 +447,8 @@ def kth_report(model, dataset, epochs, warmup_epochs, learning_rate, log_likelih
     config.training.epochs = epochs
     config.published.log_likelihood = log_likelihood
     config.published.source = "Zappia et al. (KTH)"
-    config.published.protocol = "4 importance samples; swapped Bernoulli arguments: not comparable"
+    bernoulli = "swapped Bernoulli arguments" if dataset == "threshold_mnist" else "other formulas"
+    config.published.protocol = f"4 importance samples; {bernoulli}: not comparable"
     return config
 
 
@@ -492,7 +493,9 @@ def photovoltaic(dataset="pv_simulated", published=None):
     if published is not None:
         config.published.error_percent = round(100.0 - published, 2)
         config.published.source = "Maaløe et al. 2018"
-        config.published.protocol = "measurements that were never published; ours are simulated"
+        config.published.protocol = (
+            "measurements never published, ours are simulated: not comparable"
+        )
     return config
 
 
@@ -558,6 +561,12 @@ def check(config):
         )
     if not 0 <= config.seed < 2**31:
         raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")
+
+
+def is_comparable(protocol):
+    """Whether a published number may be marked beside ours: what is said of its `protocol`, a
+    string, tells where not."""
+    return "not comparable" not in protocol
 
 
 def to_json(config):

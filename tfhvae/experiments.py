@@ -203,16 +203,17 @@ class Run:
             for name in figures.OF_EVALUATION:  # those of other weights
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(self.path("figures", f"{name}.png"))
-        is_comparable = "not comparable" not in self.config.published.protocol
+        published = self.config.published
+        is_comparable = configuration.is_comparable(published.protocol)
         drawn = figures.all_figures(
             self.model,
             self.dataset,
             self.state,
             self.config.seed,
             arrays,
-            self.config.published.log_likelihood if is_comparable else None,
+            published.log_likelihood if is_comparable else None,
             labelled=self.labelled if len(self.labelled) else None,
-            published_error=self.config.published.error_percent,
+            published_error=published.error_percent if is_comparable else None,
         )
         names = sorted(drawn, key=_LAST_FIGURE.__eq__)  # whose presence says that all are there
         return [self._save_figure(name, drawn[name]) for name in names]

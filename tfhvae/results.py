@@ -288,7 +288,7 @@ def _comparison(results, records):
         )
         for name, summary in records
         if summary["published/log_likelihood"] is not None
-        and "not comparable" not in summary["published/protocol"]
+        and configuration.is_comparable(summary["published/protocol"])
     }
     if not runs:
         return ""
@@ -337,8 +337,10 @@ def _few_labels(results, records):
     rows = []
     studies = {}  # data set and number of labels -> groups of runs
     for (key, classifier), group in groups.items():
-        first = group[0][1]
-        model, published = _variant(json.loads(key)["model"]), first.get("published/error_percent")
+        first, model = group[0][1], _variant(json.loads(key)["model"])
+        published = first.get("published/error_percent")
+        if not configuration.is_comparable(first["published/protocol"]):
+            published = None
         budgets = {}
         for name, summary, _, budget in group:
             budgets.setdefault(budget, []).append((name, summary))
@@ -392,7 +394,7 @@ def _error_row(model, summary, classifier, errors, published, epochs):
         summary["num_labels"],
         classifier,
         f"{np.mean(values):.2f}{spread}",
-        "–" if published is None else f"{published:.2f}",
+        _with_protocol(published, summary),
         epochs,
         ", ".join(f"[{error:.2f}]({name})" for name, error in errors),
     )
@@ -672,6 +674,14 @@ def _markdown(rows):
     return "\n".join([head, "|---" * len(rows[0]) + "|", *body]) + "\n"
 
 
+def _with_protocol(error, summary, unit=""):
+    """A published error, and what is said of its protocol."""
+    protocol = summary["published/protocol"]
+    if error is None:
+        return "–"
+    return f"{error:.2f}{unit}" + (f" ({protocol})" if protocol else "")
+
+
 def _row(results, name, summary):
     published = summary["published/log_likelihood"]
     path = os.path.join(results, name, "config.json")
@@ -716,7 +726,11 @@ def _details(results, name, summary):
         latent += (
             f". Classification error with {summary['num_labels']} labels "
             f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %"
-            + (f", published {published:.2f} %" if published is not None else "")
+            + (
+                f", published {_with_protocol(published, summary, ' %')}"
+                if published is not None
+                else ""
+            )
         )
         if "test/error_percent_q" in summary:
             latent += (

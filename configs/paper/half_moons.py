@@ -5,8 +5,9 @@
     python run_experiment.py --config=configs/paper/half_moons.py:m2
 
 Variants: adgm and m2. The labelled points are those nearest to both ends and the middle of each
-moon, which is where the authors' code puts them. Learning rate and batch normalisation are
-ours: the paper names neither, and without them `a` and z carry nothing after 10 epochs.
+moon, which is where the authors' code puts them. The learning rate, 3e-3 where the paper has 3e-4, and
+batch normalisation are ours: without them `a` and z carry nothing after 10 epochs. So is the noise
+of 0.1; in the authors' code it is 0.2, at which the moons overlap.
 
 Time on two cores: under a minute. Expected: below 0.3 % in four seeds of five (adgm), 15 to 17 % (m2).
 """
@@ -29,6 +30,4 @@ def get_config(variant="adgm"):
     config.optimizer.learning_rate = 3e-3
     config.training.epochs = 10
     config.evaluation.num_samples = 100
-    config.published.error_percent = 0.0 if variant == "adgm" else None
-    config.published.source = "Maaløe et al. 2016" if variant == "adgm" else ""
     return config

@@ -33,6 +33,7 @@ def get_config(variant="m1_m2"):
         config.model.hidden_units = (500, 500)
         config.model.gated = False
         config.model.activation = "softplus"
+        config.published.protocol = "transductive SVM"
     config.published.error_percent = PUBLISHED[variant]
     config.published.source = "Kingma et al. 2014"
     return config

@@ -1,5 +1,5 @@
-"""M2, ADGM and SDGM on MNIST with 100 labels (Maaløe et al. 2016, table 2): 0.96 % (ADGM), 1.32 %
-(SDGM) and 11.97 % (M2) error.
+"""M2, ADGM and SDGM on MNIST with 100 labels (Maaløe et al. 2016, table 2): 0.96 % (ADGM) and
+1.32 % (SDGM) error; 11.97 % (M2; Kingma et al. 2014).
 
     python run_experiment.py --config=configs/paper/semi_supervised_mnist.py:adgm --data_dir=DIR
     python run_experiment.py --config=configs/paper/semi_supervised_mnist.py:adgm --data_dir=DIR \

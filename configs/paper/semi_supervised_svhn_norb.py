@@ -1,4 +1,5 @@
-"""ADGM and SDGM on SVHN and small NORB with 1000 labels (Maaløe et al. 2016, table 2).
+"""ADGM and SDGM on SVHN and small NORB with 1000 labels (Maaløe et al. 2016, table 2;
+without SVHN's extra images, section 4.4).
 
     python run_experiment.py --config=configs/paper/semi_supervised_svhn_norb.py:norb-sdgm --data_dir=DIR
     python run_experiment.py --config=configs/paper/semi_supervised_svhn_norb.py:svhn-sdgm --data_dir=DIR
