@@ -19,7 +19,7 @@ from tfhvae import bounds, data, evaluation
 from tfhvae.data import pipeline
 from tfhvae.data.labels import labelled_subset
 from tfhvae.layers import BatchNormalization
-from tfhvae.models import ADGM, AVAE, M2, SDGM, VAE, CaGeM
+from tfhvae.models import ADGM, AVAE, M1M2, M2, SDGM, VAE, CaGeM
 from tfhvae.objectives import Objective, SemiSupervisedObjective
 from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Site, Trace, mean_over_classes
 
@@ -488,6 +488,51 @@ OBJECTIVES = [
     {"alpha": 0.7, "beta": 0.5, "num_samples": 2, "num_importance": 3},
     {"beta": 0.5, "class_warmup": True},
 ]
+
+
+def test_m2_sees_the_units_of_m1_that_are_kept_and_no_others():
+    """Kingma et al. 2014, sections 2.1 and 3: q(y|z1) q(z2|z1,y); p(z1|y,z2), and N(0, 1) for the
+    units that are not kept."""
+    model = randomised(
+        M1M2(
+            EVENT,
+            num_classes=CLASSES,
+            m1_latent_dim=4,
+            m1_hidden_units=(6,),
+            latent_dim=3,
+            hidden_units=(7,),
+            activation="relu",
+        )
+    )
+    kept = np.array([True, False, True, False])
+    model.keep_units(kept)
+    x = tf.constant(np.random.default_rng(2).integers(0, 2, (BATCH, *EVENT)), tf.float32)
+    noise = model.noise(3, BATCH, SAMPLES)
+    trace = model.trace(x, noise=noise)
+    mu, sigma = (array(value) for value in model.m1.encode(x))
+    for s, k, b in np.ndindex(SAMPLES, CLASSES, BATCH):
+        y = np.eye(CLASSES)[k]
+        z1 = mu[b] + sigma[b] * array(noise["z1"])[s, b]
+        seen = np.where(kept, z1, 0.0)
+        q = gaussian([seen, y], model.q_z2)
+        z2 = q[0] + q[1] * array(noise["z2"])[s, b]
+        p = gaussian([y, z2], model.p_z1)
+        p = np.where(kept, p[0], 0.0), np.where(kept, p[1], 1.0)
+        expected = {
+            "z1": site(z1, (mu[b], sigma[b]), p, closed_form=False),
+            "z2": site(z2, q, (0.0, 1.0), closed_form=True),
+        }
+        for name, record in expected.items():
+            for field in ("value", "log_q", "log_p", "kl"):
+                found = array(getattr(trace.sites[name], field))
+                found = np.broadcast_to(found, (SAMPLES, CLASSES, BATCH, *found.shape[3:]))
+                np.testing.assert_allclose(
+                    found[s, k, b], getattr(record, field), rtol=1e-4, atol=1e-5, err_msg=name
+                )
+        log_q_y = log_classes([seen], model.q_y, model.q_y_logits)[k]
+        np.testing.assert_allclose(trace.label.log_q[s, k, b], log_q_y, rtol=1e-4)
+        log_px = model.m1.decode({"z1": tf.constant(z1[np.newaxis], tf.float32)}).log_prob(x[b])
+        np.testing.assert_allclose(trace.log_px[s, k, b], log_px[0], rtol=1e-4)
 
 
 def loss_of_the_equations(

@@ -18,7 +18,16 @@ import pytest
 import tensorflow as tf
 
 import run_experiment
-from tfhvae import configuration, diagnostics, experiments, hardware, models, objectives, training
+from tfhvae import (
+    configuration,
+    diagnostics,
+    evaluation,
+    experiments,
+    hardware,
+    models,
+    objectives,
+    training,
+)
 from tfhvae.data import pipeline
 from tfhvae.errors import RunError
 from tfhvae.models import parts
@@ -524,14 +533,31 @@ def test_a_second_run_of_two_stages_keeps_the_first_stage(tmp_path):
     config.model.m1_hidden_units = config.model.hidden_units = (8,)
     config.training.epochs = config.training.m1_epochs = 1
     config.training.batch_size = 400
-    run_of(config, tmp_path / "first").train()
+    first = run_of(config, tmp_path / "first")
+    first.train()
+    digits = first.dataset.train.images
+    drawn = first.dataset.binarization
+    means = evaluation.posterior_means(first.model.m1, digits, drawn, config.seed)
+    kept = first.model.units_kept.numpy()
+    np.testing.assert_array_equal(kept, means.std(0) > 0.1)
+    assert kept.any()
     config.training.initial_run = str(tmp_path / "first")
     second = run_of(config, tmp_path / "second")
+    np.testing.assert_array_equal(second.model.units_kept.numpy(), kept)
     before = second.model.m1.get_weights()
     second.train()
     assert not (tmp_path / "second" / "m1").exists()
     for a, b in zip(before, second.model.m1.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_an_m1_that_carries_nothing_is_not_built_upon(tmp_path, monkeypatch):
+    config = configuration.load(str(ROOT / "configs" / "m1_m2.py"))
+    config.model.m1_hidden_units = config.model.hidden_units = (8,)
+    config.training.epochs = config.training.m1_epochs = 1
+    monkeypatch.setattr(experiments, "_LEAST_SPREAD", 1e3)
+    with pytest.raises(RunError, match="posterior means of M1 that differ.*m1_epochs"):
+        run_of(config, tmp_path).train()
 
 
 def test_path_of_the_first_run_may_be_written_otherwise(first, tmp_path, monkeypatch):

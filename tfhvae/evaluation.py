@@ -256,6 +256,32 @@ def classify(model, x, num_samples=100, seed=0, batch_size=None, **options):
     )
 
 
+def posterior_means(model, images, binarization=None, seed=0):
+    """Means of q, of all sites of a model side by side.
+
+    Args:
+      images: `[N, *event]`.
+      binarization: None, or of the images, whose pixels are then drawn once.
+      seed: of these draws.
+
+    Returns:
+      `[N, units]`.
+    """
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def means(batch):
+        trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
+        return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
+
+    parts = []
+    for i in range(0, len(images), 1000):
+        batch = tf.constant(images[i : i + 1000], tf.float32)
+        if binarization is not None:
+            batch = pipeline.binarize(batch, stateless_seed(seed, i))
+        parts.append(means(batch).numpy())
+    return np.concatenate(parts)
+
+
 def classify_latents(
     model, x_train, labelled, y, x, num_classes, classifier="svm", binarization=None, seed=0
 ):
@@ -283,25 +309,12 @@ def classify_latents(
     """
     check_choice("classifier", classifier, ("svm", "label_spreading"))
 
-    def latents(images, binarization=None):
-        @tf.function(autograph=False, reduce_retracing=True)
-        def means(batch):
-            trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
-            return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
-
-        parts = []
-        for i in range(0, len(images), 1000):
-            batch = tf.constant(images[i : i + 1000], tf.float32)
-            if binarization is not None:
-                batch = pipeline.binarize(batch, stateless_seed(seed, i))
-            parts.append(means(batch).numpy())
-        return np.concatenate(parts)
-
+    z = posterior_means(model, x)
     if classifier == "label_spreading":
-        z_train = latents(x_train, binarization)
-        return _spread_labels(z_train, labelled, y, latents(x), num_classes)
-    z_labelled = latents(x_train[labelled], binarization)
-    return np.eye(num_classes)[_fit_svm(z_labelled, y).predict(latents(x))]
+        z_train = posterior_means(model, x_train, binarization, seed)
+        return _spread_labels(z_train, labelled, y, z, num_classes)
+    z_labelled = posterior_means(model, x_train[labelled], binarization, seed)
+    return np.eye(num_classes)[_fit_svm(z_labelled, y).predict(z)]
 
 
 def _spread_labels(z_train, labelled, y, z, num_classes):

@@ -41,6 +41,7 @@ _STATISTICS_STREAM = 0xBA7C
 _STATISTICS = "batch_statistics.npz"  # recalibrated
 _EVALUATION = "evaluation.npz"
 _PARTIAL = "evaluation.partial.npz"  # what is done of an evaluation that is not over
+_LEAST_SPREAD = 0.1  # of the posterior means of a unit of M1 that M2 sees, a standard deviation
 _LAST_FIGURE = "training_curves"  # to be drawn
 
 
@@ -552,7 +553,8 @@ class Run:
         return np.concatenate(parts)
 
     def _train_first_stage(self):
-        """Trains M1 in the folder `m1`, or goes on with it, and puts its weights in."""
+        """Trains M1 in the folder `m1`, or goes on with it, puts its weights in, and keeps M2 to
+        the units whose posterior means differ between images, as the authors' code does."""
         stage = Run(
             configuration.first_stage(self.config),
             self.path("m1"),
@@ -561,6 +563,19 @@ class Run:
         )
         stage.train()
         self.model.m1.set_weights(stage.model.get_weights())
+        means = evaluation.posterior_means(
+            stage.model, self.dataset.train.images, self.dataset.binarization, self.config.seed
+        )
+        kept = means.std(0) > _LEAST_SPREAD
+        if not kept.any():
+            raise RunError(
+                f"expected posterior means of M1 that differ between images, by {_LEAST_SPREAD} at "
+                f"least. Received: {means.std(0).max():.3f} at most; train it longer "
+                "(training.m1_epochs)"
+            )
+        if self.is_chief:
+            print(f"M2 sees {kept.sum()} of {len(kept)} units of M1: the others carry nothing")
+        self.model.keep_units(kept)
 
     def _label_weight(self):
         """alpha of `SemiSupervisedObjective`; None for an unsupervised run."""

@@ -13,6 +13,7 @@ import abc
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfhvae.layers import MLP
@@ -338,6 +339,7 @@ class M1M2(SemiSupervisedModel):
     as it is.
 
     Training sees draws of q(z1|x), a new one in every step; `classify` takes the mean of q(z1|x).
+    M2 may be kept to a part of z1: see `keep_units`.
 
     Args:
       event_shape: `(height, width, channels)`.
@@ -392,6 +394,13 @@ class M1M2(SemiSupervisedModel):
             name="m1",
         )
         self.m1.trainable = False
+        self.units_kept = self.add_weight(
+            name="units_kept",
+            shape=(m1_latent_dim,),
+            initializer="ones",
+            trainable=False,
+            autocast=False,
+        )
 
         def gaussian(units, name):
             return parts.ConditionalGaussian(
@@ -416,8 +425,21 @@ class M1M2(SemiSupervisedModel):
     def generation_order(self):
         return ["z2", "z1"]
 
+    def keep_units(self, kept):
+        """Keeps M2 to units of z1, booleans `[m1_latent_dim]`. The others, which carry nothing of
+        an image, are noise: q(y|z1) and q(z2|z1,y) see zeros, and their p is M1's N(0, 1)."""
+        self.units_kept.assign(np.asarray(kept, np.float32))
+
+    def _seen(self, z1):
+        return z1 * tf.convert_to_tensor(self.units_kept)
+
     def _log_q_y(self, z1, training=False):
-        return tf.nn.log_softmax(self.q_y_logits(self.q_y(z1, training=training)))
+        return tf.nn.log_softmax(self.q_y_logits(self.q_y(self._seen(z1), training=training)))
+
+    def _p_z1(self, vectors, z2, training=False):
+        loc, scale = self.p_z1([vectors, z2], training=training)[0]
+        kept = tf.convert_to_tensor(self.units_kept)
+        return loc * kept, scale * kept + (1.0 - kept)
 
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
         noise = self.noise_or_draw(noise, x, num_samples)
@@ -437,10 +459,10 @@ class M1M2(SemiSupervisedModel):
         loc, scale = self.m1.encode(x)
         z1 = loc + scale * noise["z1"] if values.get("z1") is None else values["z1"]
         vectors, log_q = self.infer_class(self._log_q_y(z1, training), y, noise)
-        q_z2 = self.q_z2([self.lift(z1, y), vectors], training=training)[0]
+        q_z2 = self.q_z2([self.lift(self._seen(z1), y), vectors], training=training)[0]
         value = self.lift_value(values.get("z2"), y)
         z2 = draw(q_z2, STANDARD_NORMAL, self.lift(noise["z2"], y), value)
-        p_z1 = self.p_z1([vectors, z2.value], training=training)[0]
+        p_z1 = self._p_z1(vectors, z2.value, training)
         noise_z1, value_z1 = self.lift(noise["z1"], y), self.lift(values.get("z1"), y)
         sites = {
             "z1": draw((loc, scale), p_z1, noise_z1, value_z1, closed_form_kl=False),
@@ -459,7 +481,7 @@ class M1M2(SemiSupervisedModel):
             z2 = tf.random.stateless_normal([count, self.latent_dim], stateless_seed(seed, 0))
         y = self.classes(count, y, stateless_seed(seed, 2))
         if z1 is None:
-            loc, scale = self.p_z1([self.one_hot(y), z2])[0]
+            loc, scale = self._p_z1(self.one_hot(y), z2)
             z1 = loc + scale * tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 3))
         p = self.decode({"z1": z1})
         drawn = {"z2": z2, "z1": z1}
