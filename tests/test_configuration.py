@@ -178,3 +178,14 @@ def test_commands_of_the_documentation_are_understood(monkeypatch):
     assert len(commands) > 100
     for command in commands:
         understood(command)
+
+
+def test_the_first_stage_has_a_learning_rate_of_its_own():
+    config = configuration.load(str(ROOT / "configs" / "m1_m2.py"))
+    config.optimizer.learning_rate = 3e-3
+    assert configuration.first_stage(config).optimizer.learning_rate == 3e-3
+    config.training.m1_learning_rate = 1e-3
+    assert configuration.first_stage(config).optimizer.learning_rate == 1e-3
+    config.training.m1_learning_rate = -1.0
+    with pytest.raises(RunError, match="positive training.m1_learning_rate"):
+        configuration.check(config)

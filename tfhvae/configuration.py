@@ -322,6 +322,7 @@ def base_config(model, dataset):
                 "epochs": 100,
                 "batch_size": 100,
                 "m1_epochs": 100,  # of the first stage of m1_m2
+                "m1_learning_rate": config_dict.placeholder(float),  # if not the second stage's
                 "patience": 0,  # epochs without a better validation bound, counted after warm-up; 0: no early stopping
                 "mixed_precision": False,
                 "checkpoint_seconds": 30.0,
@@ -357,6 +358,8 @@ def first_stage(config):
     stage.optimizer.update(config.optimizer.to_dict())
     stage.training.update(config.training.to_dict())
     stage.training.epochs, stage.training.patience = config.training.m1_epochs, 0
+    if config.training.m1_learning_rate is not None:
+        stage.optimizer.learning_rate = config.training.m1_learning_rate
     stage.model.latent_dim = config.model.m1_latent_dim
     stage.model.hidden_units = config.model.m1_hidden_units
     stage.model.gated = False
@@ -538,6 +541,7 @@ def check(config):
     values = flatten(config.to_dict())
     for field in (
         "optimizer.learning_rate",
+        "training.m1_learning_rate",
         "optimizer.epsilon",
         "optimizer.global_clipnorm",
         "optimizer.element_clip",
