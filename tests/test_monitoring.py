@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -515,6 +516,91 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch):
         commands.main(arguments)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_to_score_may_lack_labels_and_single_measurements(fitted, tmp_path):
+    """As `fit` was told where the labels of its logs are, which others do not have."""
+    folder, log, scores = tmp_path / "monitor", tmp_path / "log.csv", tmp_path / "scores.csv"
+    shutil.copytree(fitted[0], folder)
+    settings = folder / "versions" / "0001" / "monitor.json"
+    told = json.loads(settings.read_text())
+    told["log"]["label_column"] = "Fault"
+    settings.write_text(json.dumps(told))
+    frame = clouds(300, seed=4).drop(columns="condition")
+    frame.iloc[7, 0] = np.nan
+    frame.iloc[50:60, 2] = 3.0  # night, though the model does not see G
+    frame.iloc[50:60, :2] = 0.0
+    frame.to_csv(log)
+    command = ["score", str(log), f"--model={folder}", f"--out={scores}"]
+    commands.main(command)
+    found = pd.read_csv(scores)
+    assert len(found) == 290 and "label" not in found.columns
+    assert found["state"].value_counts().to_dict() == {"ok": 289, "incomplete": 1}
+    assert found["state"][7] == "incomplete"
+    with pytest.raises(RunError, match="the label column 'Other'"):
+        commands.main([*command, "--label_column=Other"])
+
+
+def test_logs_that_do_not_fit_together_are_refused(tmp_path, monkeypatch, capsys):
+    """Measurements that one lacks would leave out all of its rows."""
+    first, second = (str(tmp_path / name) for name in ("a.csv", "b.csv"))
+    clouds(200).to_csv(first)
+    clouds(200, start="2024-02-01T08:00Z").drop(columns=["G", "condition"]).to_csv(second)
+    got = []
+
+    def fit(frame, folder, config, columns, *_):
+        got.append((frame, columns))
+        raise RunError("enough")
+
+    monkeypatch.setattr(plant, "fit", fit)
+    command = ["fit", first, second, f"--out={tmp_path / 'monitor'}"]
+    with pytest.raises(RunError, match="same measurements in all logs.*I, V, G in .*I, V in"):
+        commands.main(command)
+    with pytest.raises(RunError, match="enough"):
+        commands.main([*command, "--inputs=I,V"])
+    frame, columns = got.pop()
+    assert columns == ("I", "V") and list(frame) == ["I", "V", "condition"]
+    assert frame["condition"].notna().tolist() == [True] * 200 + [False] * 200
+    with pytest.raises(RunError, match="label column 'Fault' in one log at least"):
+        commands.main([*command, "--inputs=I,V", "--label_column=Fault"])
+    capsys.readouterr()
+    with pytest.raises(RunError, match="enough"):
+        commands.main(["fit", first, first, f"--out={tmp_path / 'monitor'}"])
+    assert "200 rows of two logs taken once" in capsys.readouterr().out
+    assert len(got.pop()[0]) == 200
+
+
+def test_rows_of_two_logs_are_one_row_with_one_label():
+    whole = clouds(60)
+    early, late = whole[:40].copy(), whole[20:].copy()
+    early["condition"] = early["condition"].where(np.arange(40) < 30)
+    pd.testing.assert_frame_equal(plant.joined([early, late]), whole, check_freq=False)
+    pd.testing.assert_frame_equal(plant.joined([late, early]).sort_index(), whole, check_freq=False)
+    late.loc[late.index[3], "condition"] = "PS7" if late["condition"].iloc[3] != "PS7" else "PS50"
+    with pytest.raises(RunError, match="expected one label of 2024-01-01 08:23"):
+        plant.joined([early, late])
+    late["I"] += 1.0  # another string of the plant, at the same times
+    assert len(plant.joined([early, late])) == 80
+
+
+def test_few_labels_leave_one_of_every_class_to_stop_by(tmp_path):
+    study = study_of(tmp_path, "labels")
+    with pytest.raises(RunError, match="labels of at least 8, two of every condition.*: 4"):
+        studies.labels(study, draws=1, counts=(4, 40))
+    x = np.random.default_rng(0).normal(size=(8, 2, 1, 1)).astype("float32")
+    classifier = study.train_baseline("mlp", "iv", x, np.repeat(np.arange(4), 2), seed=0)
+    assert classifier.predict(x).shape == (8,)
+
+
+def test_period_of_the_report_is_that_of_the_scores(fitted, tmp_path, monkeypatch):
+    """Also where minutes have been merged into bins, which begin before the first one."""
+    monkeypatch.setattr(report, "MOST_MINUTES", 50)
+    monitor = plant.Monitor.load(fitted[0], jit_compile=False)
+    frame = clouds(3000, seed=2, start="2024-01-01T08:07Z")
+    scores, page = str(tmp_path / "scores.csv"), tmp_path / "report.html"
+    plant.score_log(monitor, [frame[:1500], frame[1500:]], scores)
+    report.write(scores, str(page), monitor.names, monitor.threshold)
+    assert "2024-01-01 08:07 to 2024-01-03 10:06 UTC" in page.read_text()
 
 
 def test_help_is_quick():

@@ -384,7 +384,15 @@ def test_night_is_dropped_and_counted(write):
     empty = [row.replace(",0,0,0,", ",0,,0,") for row in night]
     report = logs.Report()
     frame = logs.read_log(write([*empty, *ROWS]), inputs=("I", "V"), report=report)
-    assert len(frame) == 4 and report.dropped == {"night, I zero and V zero or empty": 4}
+    assert list(frame) == ["I", "V"]  # G tells night from day all the same
+    assert len(frame) == 4 and report.dropped == {"night, G below 50 W/m^2": 4}
+    report = logs.Report()
+    lightless = [",".join(row.split(",")[:3]) for row in [*empty, *ROWS]]
+    path = write(lightless, "time,I,V")
+    assert len(logs.read_log(path, report=report)) == 4
+    assert report.dropped == {"night, I zero and V zero or empty": 4}
+    with pytest.raises(RunError, match="a column of G, to compare with daylight"):
+        logs.read_log(path, daylight=30.0)
 
 
 def test_empty_lines_are_counted(write):
@@ -431,6 +439,9 @@ def test_other_time_formats(write):
     np.testing.assert_array_equal(
         logs.read_log(write(seconds), time_format="unix").index, frame.index
     )
+    millis = [row.replace(",", "000,", 1) for row in seconds]
+    with pytest.raises(RunError, match="line 2 .*seconds since 1970, up to 2100"):
+        logs.read_log(write(millis), time_format="unix")
 
 
 @pytest.mark.parametrize(
@@ -463,6 +474,68 @@ def test_unit_mistakes(write, name, unit, convert):
             np.testing.assert_allclose(right[name], (wrong[name] - 32) / 1.8)
     with pytest.raises(RunError, match="expected units of"):
         logs.read_log(path, units=f"{name}:furlong")
+
+
+def day(write, irradiance, power=540.0, length=40):
+    """A log of one minute a row, with G as given, I and V of `power`."""
+    times = pd.date_range("2017-06-01 10:00", periods=length, freq="1min", tz="UTC")
+    rows = [
+        f"{time},{power / (270 + k / 10):.4f},{270 + k / 10},{irradiance(k)},20,30,{k / 9}"
+        for k, time in enumerate(times)
+    ]
+    return write(rows)
+
+
+@pytest.mark.parametrize(
+    ("irradiance", "message"),
+    [
+        (lambda k: 0, "expected G in W/m.2. Received: at most 0 while the plant gives power"),
+        (lambda k: 0.7, "give the unit G:kW/m.2"),
+        (lambda k: 700 if k < 20 else 0, "line 22 .*power without light"),
+        (lambda k: 700 if k < 20 else -4, "line 22 .*power without light"),
+        (lambda k: -999 if k == 20 else 700, "line 22 .*G is out of range"),
+    ],
+    ids=["dead all day", "kW/m^2", "dead from noon", "small offset", "error code"],
+)
+def test_an_irradiance_sensor_that_fails_is_not_night(write, irradiance, message):
+    path = day(write, irradiance)
+    for read in (logs.read_log, lambda path, **_: list(logs.iter_log(path, 7))):
+        with pytest.raises(RunError, match=message):
+            read(path, stuck={"G": 0})
+
+
+def test_dusk_of_a_large_plant_is_night(write):
+    """150 kW at 1000 W/m^2 give 3 kW at 20 W/m^2, which is below `daylight` nevertheless."""
+    times = pd.date_range("2017-06-01 18:00", periods=40, freq="1min", tz="UTC")
+    rows = []
+    for k, time in enumerate(times):
+        light = 400 - 10 * k
+        rows.append(f"{time},{150 * light / 700:.4f},{700 + k / 9:.3f},{light},20,30,{k / 9}")
+    report = logs.Report()
+    assert len(logs.read_log(write(rows), report=report)) == 36
+    assert report.dropped == {"night, G below 50 W/m^2": 4}
+    assert sum(map(len, logs.iter_log(write(rows), 5))) == 36
+
+
+def test_an_outage_is_no_stuck_sensor(write):
+    path = day(write, lambda k: 600 + 3 * k, power=0.0, length=100)
+    assert (logs.read_log(path)["I"] == 0).sum() == 100
+
+
+def test_rows_without_a_measurement_are_kept_on_demand(write):
+    path = write(changed(2, "I", ""))
+    with pytest.raises(RunError, match="I is missing"):
+        logs.read_log(path)
+    frame = logs.read_log(path, allow_missing=True)
+    assert frame["I"].isna().tolist() == [False, False, True, False]
+
+
+def test_limits_and_lengths_from_text(write):
+    assert len(logs.read_log(write(), limits="I=0:1.75", stuck="W=0", on_error="drop")) == 3
+    for option in ({"limits": "I=5"}, {"limits": "X=0:1"}, {"stuck": "I=many"}, {"stuck": "I=1:2"}):
+        name = next(iter(option))
+        with pytest.raises(RunError, match=f"expected {name} such as"):
+            logs.read_log(write(), **option)
 
 
 def test_stuck_sensor(write):
@@ -513,6 +586,10 @@ def test_european_csv(write):
     pd.testing.assert_frame_equal(
         logs.read_log(path, separator=";", decimal=","), logs.read_log(write(name="plain.csv"))
     )
+    rows[1] = rows[1].replace(";510;", ";1.012;")  # a thousand and twelve, as Excel has it
+    path = write(rows, HEADER.replace(",", ";"))
+    with pytest.raises(RunError, match="line 3 .*G is not a number.*'1.012'"):
+        logs.read_log(path, separator=";", decimal=",")
 
 
 def test_parquet_with_times_of_its_own(tmp_path):

@@ -192,6 +192,12 @@ _LOG_OPTIONS = (
     ("separator", "CHAR", "of a CSV file (default: ,)"),
     ("decimal", "CHAR", "of a CSV file (default: .)"),
     ("daylight", "W/M2", "least G of a row that is used (default: 50)"),
+    ("limits", "V=-5:1000", "what a measurement may be (default: see docs/monitoring-data.md)"),
+    (
+        "stuck",
+        "I=120,W=0",
+        "equal readings in a row of a stuck sensor; 0: no test (default: I=60, …)",
+    ),
     (
         "on_error",
         "raise|drop",
@@ -270,19 +276,34 @@ def _config(options, dataset="pv_simulated"):
     return config
 
 
-def _read(paths, log):
-    """The logs, read as `log` says, together; what was left out is printed."""
+def _read(paths, log, inputs=None):
+    """The logs, read as `log` says, together; what was left out is printed. Labels may be missing in
+    some, measurements not."""
     from tfhvae.monitoring import logs
 
     frames = []
     for path in paths:
         report = logs.Report()
         try:
-            frames.append(logs.read_log(path, **log, report=report))
+            frame = logs.read_log(path, **log, inputs=inputs, needs_labels=False, report=report)
         except ValueError as error:  # an option of the command line
             raise RunError(str(error)) from error
         print(f"{path}: {report}".replace("\n", "\n  "))
-    return plant.joined(frames)
+        frames.append(frame)
+    column = log.get("label_column")
+    if column is not None and not any(samples.LABEL in frame for frame in frames):
+        raise RunError(f"expected the label column {column!r} in one log at least. Received: none")
+    measured = [[name for name in frame if name != samples.LABEL] for frame in frames]
+    for path, names in zip(paths, measured, strict=True):
+        if names != measured[0]:
+            raise RunError(
+                "expected the same measurements in all logs, or --inputs of those that they share."
+                f" Received: {', '.join(measured[0])} in {paths[0]}, {', '.join(names)} in {path}"
+            )
+    frame = plant.joined(frames)
+    if repeated := sum(map(len, frames)) - len(frame):
+        print(f"{repeated:,} rows of two logs taken once")
+    return frame
 
 
 def _log_arguments(options, stored=None):
@@ -352,7 +373,8 @@ def _fit(options):
         raise RunError(
             f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
         )
-    frame = _read(options.logs, log)
+    inputs = options.inputs or (_settings(folder)["columns"] if options.update else None)
+    frame = _read(options.logs, log, inputs)
     _start(options)
     summary = plant.fit(
         frame,
@@ -391,7 +413,12 @@ def _score(options):
 
     _check_out(options.out, options.log)
     settings, report = _settings(options.model), logs.Report()
-    log = {**_log_arguments(options, settings["log"]), "inputs": settings["columns"]}
+    log = {
+        **_log_arguments(options, settings["log"]),
+        "inputs": settings["columns"],
+        "needs_labels": options.label_column is not None,
+        "allow_missing": True,
+    }
     try:
         frames = iter(
             logs.iter_log(options.log, chunk_rows=options.chunk_rows, **log, report=report)

@@ -37,10 +37,13 @@ LIMITS = {
 # a thermometer coarse, for hours.
 STUCK = {"I": 60, "V": 60, "G": 60, "TExt": 600, "TMod": 120, "W": 600}
 
+POWER = 20.0  # W above which a plant is at work
+
 COLUMN_ROWS = 10  # so many rows, most of them out of range, show that a whole column is wrong
 
 _TIME_NAMES = ("time", "Time", "timestamp", "Timestamp", "datetime", "date", "")
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "nat", "<na>"}
+_YEAR_2100 = 4_102_444_800
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
 
 
@@ -87,16 +90,20 @@ def read_log(path, columns=None, time_column=None, timezone=None, label_column=N
         differ from row to row, need none.
       label_column: by default "condition" if the file has it. Empty labels are allowed.
       **options:
-        inputs: quantities to read, such as ("I", "V"); by default all there are.
+        inputs: quantities to read, such as ("I", "V"); by default all there are. G tells night from
+          day also where it is not among them.
         units: where they differ from `UNITS`, a dict or text "V:mV,TMod:K"; see `CONVERSIONS`.
         labels: the file's label of each condition, a dict {"0.0": "N"} or text "0.0=N,3.1=PS50".
         conditions: names of the conditions, by default `CONDITIONS`.
         time_format: of times that are not ISO 8601, such as "%d.%m.%Y %H:%M", or "unix" for
-          seconds.
+          seconds since 1970, up to 2100.
         separator, decimal: of a CSV file, by default "," and ".".
         daylight: least G (W/m^2) of a row that is kept. Without G, rows are dropped where I is
           zero and V is zero or empty.
-        limits, stuck: what differs from `LIMITS` and `STUCK`; `stuck={"W": 0}` for no such test.
+        limits, stuck: what differs from `LIMITS` and `STUCK`, dicts or text "V=-5:1000" and
+          "I=120,W=0"; 0 for no such test.
+        needs_labels: whether `label_column`, if named, has to be there (True).
+        allow_missing: whether rows with a missing measurement are kept, with NaN (False).
         on_error: "raise", or "drop" to leave out the rows that cannot be used.
         report: a `Report` to be filled.
 
@@ -150,6 +157,23 @@ def parse_mapping(text, separator="="):
     return mapping
 
 
+def _numbers_of(option, given, count):
+    """`{quantity: number}`, or of `(low, high)`, from a dict or text "V=-5:1000"."""
+    known = {}
+    for name, value in parse_mapping(given).items():
+        if isinstance(value, str):
+            try:
+                value = tuple(float(part) for part in value.split(":"))
+            except ValueError:
+                value = ()
+            value = value[0] if count == 1 and len(value) == 1 else value
+        if name not in COLUMNS or np.size(value) != count:
+            form = "I=120" if count == 1 else "V=-5:1000"
+            raise RunError(f"expected {option} such as {form}. Received: {name}={value}")
+        known[name] = value
+    return known
+
+
 class _Source:
     """A file, and which of its columns are wanted."""
 
@@ -164,14 +188,26 @@ class _Source:
         self.separator = options.pop("separator", ",")
         self.decimal = options.pop("decimal", ".")
         self.names = self._header()
-        self.quantities = self._choose(parse_mapping(columns), options.pop("inputs", None))
+        self.wanted, self.quantities = self._choose(
+            parse_mapping(columns), options.pop("inputs", None)
+        )
+        if options.get("daylight") is not None and "G" not in self.quantities:
+            raise RunError(
+                f"{self.path}: expected a column of G, to compare with daylight. Received:"
+                f" {self._listed()}"
+            )
         self.time_column = self._find("time", time_column, _TIME_NAMES)
         if label_column is None and {"state", "bound", "is_anomaly"} <= set(self.names):
             raise RunError(
                 f"expected a log. Received: {self.path}, scores whose conditions are predictions; "
                 "name the column of its labels, --label_column=label say, to take those"
             )
-        if label_column is None and "condition" not in self.names:
+        needs_labels = options.pop("needs_labels", True)
+        if (
+            "condition" not in self.names
+            if label_column is None
+            else (not needs_labels and not self._has(label_column))
+        ):
             self.label_column = None
         else:
             self.label_column = self._find("label", label_column, ["condition"])
@@ -213,7 +249,8 @@ class _Source:
         }
         if len(set(chosen.values())) < len(chosen):
             raise RunError(f"expected a column for each quantity. Received: {chosen}")
-        return chosen
+        light = {"G": wanted["G"]} if self._has(wanted["G"]) else {}
+        return list(chosen), chosen | light
 
     def _has(self, column):
         return column in self.names
@@ -287,9 +324,11 @@ class _Cleaner:
         self.labels = parse_mapping(options.pop("labels", None))
         self.conditions = tuple(options.pop("conditions", None) or CONDITIONS)
         self.time_format = options.pop("time_format", None)
-        self.daylight = options.pop("daylight", DAYLIGHT)
-        self.limits = {**LIMITS, **(options.pop("limits", None) or {})}
-        self.stuck = {**STUCK, **(options.pop("stuck", None) or {})}
+        daylight = options.pop("daylight", None)
+        self.daylight = DAYLIGHT if daylight is None else daylight
+        self.limits = {**LIMITS, **_numbers_of("limits", options.pop("limits", None), 2)}
+        self.stuck = {**STUCK, **_numbers_of("stuck", options.pop("stuck", None), 1)}
+        self.allow_missing = options.pop("allow_missing", False)
         self.on_error = options.pop("on_error", "raise")
         report = options.pop("report", None)
         self.report = Report() if report is None else report
@@ -311,26 +350,30 @@ class _Cleaner:
             )
         self.last_time, self.has_offsets = None, False
         self.runs = {}  # quantity -> (value, how often in a row) at the end of the chunk before
+        self.watts = None  # power of the plant over G, by daylight, as far as it is known
 
     def clean(self, raw):
         self.report.rows += len(raw)
-        names = list(self.source.quantities)
+        names = self.source.wanted
         if self.source.is_csv:
             raw = self._leave_out(raw, (raw.isna() | (raw == "")).all(axis=1), "empty line")
         frame, text = raw.copy(), {}
-        for name in names:
+        for name in self.source.quantities:
             frame[name], text[name] = self._numbers(raw[name])
             if name in self.units:
                 factor, offset = CONVERSIONS[name][self.units[name]]
                 frame[name] = factor * frame[name] + offset
-        self._check_irradiance(frame)
+        if "G" in frame:
+            frame = self._check_irradiance(frame)
         frame = self._drop_night(frame, raw)
+        if "G" not in names:
+            frame = frame.drop(columns="G", errors="ignore")
         for name in names:
             frame = self._refuse(
                 frame, text[name].reindex(frame.index), f"{name} is not a number", "a number",
                 raw[name],
             )  # fmt: skip
-        for name in names:
+        for name in () if self.allow_missing else names:
             frame = self._refuse(
                 frame, frame[name].isna(), f"{name} is missing", "a value", raw[name]
             )
@@ -352,8 +395,10 @@ class _Cleaner:
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             values = column.astype(float)
             return values, pd.Series(np.isinf(values), column.index)
-        if self.source.decimal != ".":
+        if self.source.decimal != ".":  # a point would be one of thousands, or of another format
+            has_point = column.str.contains(".", regex=False)
             column = column.str.replace(self.source.decimal, ".", regex=False)
+            column = column.mask(has_point, "?")
         values = pd.to_numeric(column, errors="coerce").astype(float)
         odd = ~np.isfinite(values)
         text = _text(column[odd])
@@ -400,15 +445,25 @@ class _Cleaner:
         return frame[~rows]
 
     def _check_irradiance(self, frame):
-        """Refuses a G that says darkness wherever the plant gives power."""
-        if "G" not in frame:
-            return
-        working = frame["G"][(frame["I"] * frame["V"] > 20) & frame["G"].notna()]
-        if len(working) and 0 < working.min() and working.max() <= 2:
+        """Refuses a G that says darkness while the plant gives power."""
+        frame = self._check_range(frame, "G")
+        power, light = frame["I"] * frame["V"], frame["G"]
+        works = (power > POWER) & light.notna()
+        if self.watts is None and works.any() and light[works].max() <= 2:
             raise RunError(
-                f"{self.source.path}: expected G in W/m^2. Received: at most"
-                f" {frame['G'].max():g} while the plant gives power; for kW/m^2 give the unit G:kW/m^2"
+                f"{self.source.path}: expected G in W/m^2. Received: at most {light.max():g} while the"
+                " plant gives power; for kW/m^2 give the unit G:kW/m^2"
             )
+        bright = works & (light >= max(self.daylight, 2))
+        if bright.any():
+            self.watts = (power / light)[bright].median()
+        if self.watts is None:
+            return frame
+        lit = works & (power > 2 * self.daylight * self.watts)  # as under twice the daylight
+        return self._refuse(
+            frame, lit & (light < self.daylight), "power without light",
+            f"a G of {self.daylight:g} W/m^2 or more", light,
+        )  # fmt: skip
 
     def _check_range(self, frame, name):
         low, high = self.limits[name]
@@ -461,8 +516,9 @@ class _Cleaner:
             text = _text(column)
             if self.time_format == "unix":
                 seconds = pd.to_numeric(text, errors="coerce")
+                seconds = seconds.where(seconds.between(0, _YEAR_2100))  # milliseconds are not
                 utc = pd.to_datetime(seconds, unit="s", utc=True)
-                return self._with_times(frame, utc, "seconds since 1970")
+                return self._with_times(frame, utc, "seconds since 1970, up to 2100")
             number = pd.to_numeric(text, errors="coerce").notna() & text.str.fullmatch(r"[\d.]{9,}")
             if self.time_format is None and len(text) and number.all():
                 raise RunError(
@@ -560,6 +616,8 @@ class _Cleaner:
         known[0] += before if values[0] == value else 0
         self.runs[name] = (values[-1], int(known[-1]))
         wrong = _pandas().Series(np.repeat(known >= limit, lengths), frame.index)
+        if name == "I":  # an outage is no fault of the sensor
+            wrong &= frame[name] != 0
         return self._refuse(
             frame,
             wrong,

@@ -161,7 +161,12 @@ def _next_version(folder):
 
 
 def joined(frames):
-    """Frames one after the other, their conditions together."""
+    """Frames one after the other, their conditions together. What two frames have of the same time,
+    with the same measurements, is one row, with the label that one of them has.
+
+    Raises:
+      RunError: if both have one, and not the same.
+    """
     import pandas as pd
 
     names = list(dict.fromkeys(name for frame in frames for name in names_of(frame)))
@@ -171,7 +176,20 @@ def joined(frames):
         labels = [None] * len(frame) if labels is None else labels
         labels = [str(label) if isinstance(label, str) else None for label in labels]
         parts.append(frame.assign(**{LABEL: pd.Categorical(labels, names)}))
-    return pd.concat(parts) if len(parts) > 1 else parts[0]
+    if len(parts) == 1:
+        return parts[0]
+    rows = pd.concat(parts).reset_index()
+    values = [name for name in rows.columns if name != LABEL]
+    again = rows.duplicated(values, keep=False)
+    labelled = rows[again & rows[LABEL].notna()].drop_duplicates([*values, LABEL])
+    unlike = labelled[labelled.duplicated(values, keep=False)]
+    if len(unlike):
+        time = unlike["time"].iloc[0]
+        found = unlike[LABEL][unlike["time"] == time]
+        raise RunError(f"expected one label of {time}. Received: {', '.join(map(str, found))}")
+    first = rows[LABEL].isna().sort_values(kind="stable").index  # those with a label
+    kept = rows.loc[first].drop_duplicates(values).sort_index()
+    return kept.set_index("time")
 
 
 def fit(
@@ -240,6 +258,7 @@ def fit(
     rows = np.flatnonzero(~held_out)
     unlabelled, labelled = rows[y[rows] == UNKNOWN], rows[y[rows] != UNKNOWN]
     if len(unlabelled) > max_rows:
+        num_left_out += len(unlabelled) - max_rows
         unlabelled = np.random.default_rng(config.seed).choice(unlabelled, max_rows, False)
     rows = np.sort(np.concatenate([labelled, unlabelled]))
     if len(rows) < 50 or held_out.sum() < 5:
@@ -280,7 +299,7 @@ class _Rows(NamedTuple):
     y: np.ndarray  # [N], UNKNOWN without a label
     fitted: np.ndarray  # places of the rows that are fitted to
     held_out: np.ndarray  # [N], booleans
-    num_left_out: int  # rows that are not complete, besides
+    num_left_out: int  # rows besides, not complete or too many
 
 
 def _replace(folder, settings, config, rows, old, jit_compile):

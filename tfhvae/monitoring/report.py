@@ -16,6 +16,7 @@ from tfhvae.progress import bar
 
 MOST_POINTS = 8_000  # in the plane of irradiance and power
 MOST_BINS = 150  # of the time line
+MOST_MINUTES = 200_000  # that are kept one by one
 MOST_EPISODES = 15  # rows of the list of anomalies
 LEAST_EPISODE = 3  # rows; a single one below the threshold is expected now and then
 CHUNK = 200_000  # rows in memory
@@ -70,7 +71,9 @@ class _Summary:
         self.states = dict.fromkeys(STATES, 0)
         self.edges, self.centres = charts.squeezed_bins()
         self.bounds = np.zeros(len(self.centres), np.int64)
-        self.by_minute = {}  # minute -> rows of every condition, anomalies
+        self.by_minute = {}  # minute, or where bins have been merged their first -> rows of every
+        # condition, anomalies
+        self.first, self.last = None, None  # minutes
         self.counts = np.zeros(len(names), np.int64)
         self.anomalies = np.zeros(len(names), np.int64)
         self.labels, self.confusion = [], {}  # (label, condition) -> rows
@@ -136,6 +139,10 @@ class _Summary:
 
     def _add_times(self, times, codes, anomaly):
         minutes = times.as_unit("s").asi8 // 60
+        ends = [int(minutes.min()), int(minutes.max())]
+        if self.first is not None:
+            ends += [self.first, self.last]
+        self.first, self.last = min(ends), max(ends)
         hours, place = np.unique(minutes, return_inverse=True)
         counts = np.zeros([len(hours), len(self.names) + 1], np.int64)
         np.add.at(counts, (place, codes), 1)
@@ -144,7 +151,7 @@ class _Summary:
             known = self.by_minute.get(minute)
             self.by_minute[minute] = row if known is None else known + row
         width = self._width()
-        if width > 1 and len(self.by_minute) > 200_000:  # a year of minutes is too fine to keep
+        if width > 1 and len(self.by_minute) > MOST_MINUTES:  # a year of them is too fine to keep
             merged = {}
             for minute, row in self.by_minute.items():
                 key = minute // width * width
@@ -243,9 +250,9 @@ def _page(summary, names, threshold, title, details):
     bins = summary.time_bins() if ok else None
     period = ""
     if ok:
-        first, last = min(summary.by_minute), max(summary.by_minute)
         period = " to ".join(
-            str(np.datetime64(minute * 60, "s")).replace("T", " ")[:16] for minute in (first, last)
+            str(np.datetime64(minute * 60, "s")).replace("T", " ")[:16]
+            for minute in (summary.first, summary.last)
         )
     used = np.flatnonzero(summary.counts)
     cards = [

@@ -162,7 +162,7 @@ class Study:
             rng, held_out = np.random.default_rng([seed, 0x3A1]), []
             for code in np.unique(y[y != UNKNOWN]):
                 members = rng.permutation(np.flatnonzero(y == code))
-                held_out.append(members[: len(members) // 5])
+                held_out.append(members[: max(1, len(members) // 5)])
             held_out = np.concatenate(held_out)
             validation, y = (x[held_out], y[held_out]), y.copy()
             y[held_out] = UNKNOWN
@@ -315,6 +315,13 @@ def supervised(study, folds):
 def labels(study, draws, counts=LABEL_COUNTS):
     """Experiment (ii): so many labels, evenly over the conditions; the SDGM also sees the rows
     without."""
+
+    least = 2 * len(study.names)  # one to learn from and one to stop by, of the MLP
+    if min(counts) < least:
+        raise RunError(
+            f"expected numbers of labels of at least {least}, two of every condition. Received: "
+            f"{min(counts)}"
+        )
 
     def job(model, inputs, count, draw):
         def train():
