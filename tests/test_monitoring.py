@@ -583,6 +583,23 @@ def test_rows_of_two_logs_are_one_row_with_one_label():
     assert len(plant.joined([early, late])) == 80
 
 
+def test_a_measurement_that_never_varies_is_refused(tmp_path):
+    frame = clouds(600).assign(G=0.0)
+    with pytest.raises(RunError, match="that vary. Received: G with.*--inputs=I,V$"):
+        plant.fit(frame, str(tmp_path), small_config(), jit_compile=False)
+
+
+def test_an_alarm_of_few_rows_may_be_chance(fitted):
+    """One false alarm in 20 rows is five times a wanted 1 %, and has a chance of 18 %; four have one
+    of 4e-5."""
+    old = plant.Monitor.load(fitted[0], jit_compile=False)
+    frame = fitted[1][:20].drop(columns="condition")
+    rows = plant._Rows(frame, None, np.full(20, samples.UNKNOWN), None, np.ones(20, bool), 0)
+    for alarms, reasons in ((1, 0), (4, 1)):
+        summary = {"held_out/false_alarm_rate": alarms / 20, "held_out/recall": {}}
+        assert len(plant._objections(summary, old, old, rows)) == reasons
+
+
 def test_few_labels_leave_one_of_every_class_to_stop_by(tmp_path):
     study = study_of(tmp_path, "labels")
     with pytest.raises(RunError, match="labels of at least 8, two of every condition.*: 4"):

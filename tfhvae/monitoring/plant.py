@@ -45,7 +45,8 @@ STATES = ("ok", "incomplete")
 ACCURACY_MARGIN = 2.0  # points below the old version, on the conditions that it knows
 LEAST_RECALL = 0.5  # of a condition that is new
 LEAST_ROWS = 5  # held-out rows of a condition below which its recall says nothing
-FALSE_ALARM_FACTOR = 3.0  # times the wanted rate
+FALSE_ALARM_FACTOR = 3.0  # times the wanted rate, and more than chance has in one case of
+FALSE_ALARM_CHANCE = 0.01
 
 
 class Monitor:
@@ -209,7 +210,7 @@ def fit(
     to it. An update replaces the version in use only if, on held-out rows, it is right about the
     conditions that the old one knows as often as that (to `ACCURACY_MARGIN` points), recalls
     every new condition at least by `LEAST_RECALL`, and does not raise more than
-    `FALSE_ALARM_FACTOR` times the wanted false alarms. A fit that was stopped goes on when called
+    `FALSE_ALARM_FACTOR` times the wanted false alarms, nor more than chance explains. A fit that was stopped goes on when called
     again with the same data.
 
     Args:
@@ -273,6 +274,14 @@ def fit(
             f"{', '.join(without)} are among those held out; label more"
         )
 
+    spread = values[rows].std(0)
+    constant = [name for name, std in zip(columns, spread, strict=True) if not std > 0]
+    if constant:
+        others = ",".join(name for name in columns if name not in constant)
+        raise RunError(
+            f"expected measurements that vary. Received: {', '.join(constant)} with the same value "
+            f"in all rows; leave out what says nothing: --inputs={others}"
+        )
     settings = {
         "columns": list(columns),
         "conditions": names,
@@ -428,6 +437,8 @@ def _percent(is_right):
 
 def _objections(summary, old, new, rows):
     """Why a candidate must not take the old version's place: nothing, or sentences."""
+    from scipy.stats import binom
+
     frame, y = rows.frame[rows.held_out], rows.y[rows.held_out]
     reasons = []
     of_old = (y != UNKNOWN) & (y < len(old.names))
@@ -450,7 +461,9 @@ def _objections(summary, old, new, rows):
             reasons.append(f"recalls {recall:.1f} % of the new condition {name}")
     limit = FALSE_ALARM_FACTOR * new.settings["false_alarm_rate"]
     rate = summary["held_out/false_alarm_rate"]
-    if rate > limit:
+    alarms = round(rate * len(y))
+    by_chance = binom.sf(alarms - 1, len(y), new.settings["false_alarm_rate"])
+    if rate > limit and by_chance < FALSE_ALARM_CHANCE:  # of few rows, one may be a large share
         reasons.append(f"false alarms on {100 * rate:.1f} % of held-out rows, at most "
                        f"{100 * limit:.1f} % are accepted")  # fmt: skip
     return reasons
