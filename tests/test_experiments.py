@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 import errno
 import fcntl
 import json
@@ -23,6 +24,7 @@ import tensorflow as tf
 import run_experiment
 from tfhvae import (
     configuration,
+    data,
     evaluation,
     experiments,
     figures,
@@ -32,6 +34,7 @@ from tfhvae import (
     training,
 )
 from tfhvae.errors import RunError
+from tfhvae.objectives import Objective, SemiSupervisedObjective
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GRAPH = hardware.Hardware(jit_compile=False)
@@ -659,6 +662,162 @@ def test_early_stopping_counts_after_warm_up_and_keeps_the_best():
     # better; 7 and 8
     assert stops.index(True) == 7
     assert recorder.state.best_epoch == 6 and recorder.state.best_weights == [6.0]
+
+
+def digits_by_row():
+    """The digits with other images: only the first row of pixels has ink in training, only the
+    second in validation, only the third in the test set."""
+    digits, rng = data.load("digits"), np.random.default_rng(0)
+
+    def inked(part, row):
+        images = np.zeros_like(part.images)
+        images[:, row] = rng.uniform(size=images[:, row].shape)
+        return dataclasses.replace(part, images=images)
+
+    return dataclasses.replace(
+        digits,
+        train=inked(digits.train, 0),
+        validation=inked(digits.validation, 1),
+        test=inked(digits.test, 2),
+    )
+
+
+@pytest.mark.parametrize("model", ["vae", "adgm"])
+def test_training_sees_the_training_images_and_is_judged_by_the_validation_images(
+    model, tmp_path, monkeypatch
+):
+    config, dataset = small_config(model), digits_by_row()
+    config.training.patience, config.objective.warmup_epochs = 7, 5
+    run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH, dataset=dataset)
+    fitted, recalibrated = {}, []
+    monkeypatch.setattr(run.model, "fit", lambda x, **options: fitted.update(options, x=x))
+    monkeypatch.setattr(
+        training,
+        "recalibrate",
+        lambda model, images, binarization, **_: recalibrated.append((images, binarization)),
+    )
+    run.train()
+
+    for batch in fitted["x"].take(2 * run.steps):
+        if model == "adgm":
+            (labelled, y), x = batch
+            np.testing.assert_array_equal(y, dataset.train.labels[run.labelled])
+        else:
+            labelled = x = batch
+        for images in (labelled.numpy(), x.numpy()):
+            assert set(np.unique(images)) == {0.0, 1.0}  # binarised
+            assert np.flatnonzero(images.any((0, 2, 3))).tolist() == [0]
+    held_out = list(fitted["validation_data"])
+    if model == "adgm":
+        np.testing.assert_array_equal(
+            np.concatenate([labels for _, labels in held_out]), dataset.validation.labels
+        )
+        held_out = [images for images, _ in held_out]
+    np.testing.assert_array_equal(np.concatenate(held_out), dataset.validation.images)
+    recorder = fitted["callbacks"][0]
+    assert (recorder.held_out, recorder.patience, recorder.warmup_epochs) == ("validation", 7, 5)
+    assert len(recalibrated) == (model == "adgm")  # which has batch normalisation
+    for images, binarization in recalibrated:
+        np.testing.assert_array_equal(images, dataset.train.images)
+        assert binarization == dataset.binarization == "per_batch"
+
+
+def test_weights_of_the_best_epoch_are_used_and_saved(tmp_path):
+    config = small_config("vae", 50)
+    config.training.patience = 2
+    config.optimizer.learning_rate = 1.0  # the validation bound soon falls
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    fit, after = run.model.fit, []  # weights after each epoch
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            after.append(self.model.get_weights())
+
+    run.model.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[*callbacks, Keep()], **k)
+    run.train()
+    assert run.state.stopped_early and run.state.best_epoch == len(after) - 2
+    best, last = after[run.state.best_epoch - 1], after[-1]
+    assert all(np.any(a != b) for a, b in zip(best, last))
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    for found in (run.model.get_weights(), saved.get_weights()):
+        for value, expected in zip(found, best, strict=True):
+            np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_samples": 3, "num_importance": 2},
+        {"kl": "analytic", "free_bits": 0.5},
+        {"class_warmup": True},
+        {"weight_prior_std": 0.5},
+        {"gradient": "sticking_the_landing"},
+        {"gradient": "doubly_reparameterized", "num_importance": 2},
+    ],
+    ids=lambda settings: "-".join(settings) or "defaults",
+)
+def test_objective_has_the_settings_of_the_configuration(settings):
+    config = configuration.base_config("m2", "digits").objective
+    config.update(settings)
+    expected = dict(settings)
+    if expected.pop("weight_prior_std", None):
+        expected["weight_decay"] = 0.04  # 1 / (100 images 0.5²)
+    assert experiments.make_objective(config, 10, num_images=100) == Objective(**expected)
+    if "gradient" not in settings:
+        found = experiments.make_objective(config, 10, num_images=100, alpha=3.0)
+        assert found == SemiSupervisedObjective(**expected, alpha=3.0)
+
+
+@pytest.mark.parametrize(
+    "settings, betas",
+    [
+        ({"warmup_epochs": 4}, {0: 0.0, 9: 0.0, 10: 0.25, 39: 0.75, 40: 1.0}),
+        ({"warmup_epochs": 4, "warmup_start": 0.2}, {0: 0.2, 10: 0.4, 40: 1.0}),
+        ({"warmup_epochs": 4, "warmup_per": "step"}, {0: 0.0, 1: 0.025, 40: 1.0}),
+        ({"exponential_warmup_steps": 5}, {0: 1.0 - np.exp(-0.2), 4: 1.0 - np.exp(-1.0)}),
+    ],
+    ids=["by epoch", "from 0.2", "by step", "exponential"],
+)
+def test_beta_follows_the_warm_up_of_the_configuration(settings, betas):
+    """`betas` by update, 10 of them an epoch."""
+    config = configuration.base_config("vae", "digits").objective
+    config.update(settings)
+    beta = experiments.make_objective(config, 10, num_images=100).beta
+    found = [float(beta(tf.constant(step, tf.int64))) for step in betas]
+    np.testing.assert_allclose(found, list(betas.values()), rtol=1e-6)
+
+
+def test_objective_and_optimizer_know_the_images_and_updates_of_the_run(tmp_path):
+    config = small_config("m2", epochs=2)
+    config.labels.num_labels, config.labels.weight = 50, 0.3
+    config.objective.weight_prior_std, config.objective.warmup_epochs = 2.0, 4
+    config.optimizer.schedule, config.optimizer.learning_rate = "cosine", 0.1
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    objective, optimizer = run.model.objective, run.model.optimizer
+    assert objective.alpha == pytest.approx(0.3 * 1297 / 50)
+    assert objective.weight_decay == pytest.approx(1.0 / (1297 * 2.0**2))
+    assert [float(objective.beta(step)) for step in (2, 3, 12)] == [0.0, 0.25, 1.0]
+    rates = []
+    for step in (0, 3, 6):  # 3 updates an epoch
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(rates, [0.1, 0.05, 0.0], atol=1e-7)
+
+
+@pytest.mark.parametrize("start", configuration.PSEUDO_INPUTS)
+def test_pseudo_inputs_begin_as_the_configuration_says(start, tmp_path):
+    config = small_config("vampprior")
+    config.model.pseudo_inputs, config.model.pseudo_input_init = start, (0.3, 0.02)
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    pseudo_inputs = run.model.prior.raw_pseudo_inputs.numpy()
+    if start == "random":
+        assert pseudo_inputs.mean() == pytest.approx(0.3, abs=0.01)
+        assert pseudo_inputs.std() == pytest.approx(0.02, rel=0.3)
+    else:
+        distances = np.abs(pseudo_inputs[:, np.newaxis] - run.dataset.train.images).max((2, 3, 4))
+        assert np.all(distances.min(1) > 0.0) and np.all(distances.min(1) < 0.06)  # noise of 0.01
+        assert len(set(distances.argmin(1))) == config.model.num_components
 
 
 def test_normalized_gradients_ignore_their_length():

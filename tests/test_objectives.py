@@ -132,6 +132,14 @@ def test_beta_of_the_step_weighs_the_latent_terms():
         np.testing.assert_allclose(loss, -expected, rtol=1e-5)
 
 
+def test_free_bits_count_in_place_of_a_smaller_kl():
+    model, x = MODELS["hvae"](), images(4)
+    noise = model.noise(1, 4, 1)
+    scalars = Objective(kl="analytic", free_bits=100.0)(model, x, noise, 0)[1]
+    assert max(scalars["kl/z1"], scalars["kl/z2"]) < 25.0  # of 4 images, so each is below 100
+    np.testing.assert_allclose(scalars["bound"], scalars["log_px"] - 2 * 100.0, rtol=1e-5)
+
+
 def test_weight_decay_is_a_normal_prior_on_kernels():
     """For N images, N times the loss is minus the log-posterior of the weights, up to a constant:
     its gradient has w / std² more."""

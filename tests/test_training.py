@@ -57,6 +57,49 @@ def run_of(config, folder):
     return experiments.Run(config, str(folder), hardware_options=GRAPH)
 
 
+# Optimisers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schedule, rates",
+    [
+        ("constant", {0: 0.1, 40: 0.1}),
+        ("step", {0: 0.1, 19: 0.1, 20: 0.05, 39: 0.05, 40: 0.025}),
+        ("cosine", {0: 0.1, 20: 0.05, 39: 0.05 * (1.0 + np.cos(np.pi * 39 / 40)), 40: 0.0}),
+    ],
+    ids=["constant", "step", "cosine"],
+)
+def test_learning_rate_follows_its_schedule(schedule, rates):
+    """`rates` by update, in 4 epochs of 10."""
+    config = configuration.base_config("vae", "digits").optimizer
+    config.learning_rate, config.schedule = 0.1, schedule
+    config.decay_epochs, config.decay_factor = 2, 0.5
+    optimizer = training.make_optimizer(config, steps_per_epoch=10, epochs=4)
+    found = []
+    for step in rates:
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(found, list(rates.values()), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "field, value, kind",
+    [
+        ("normalize_gradients", False, keras.optimizers.Adam),
+        ("normalize_gradients", True, training.NormalizedGradientAdam),
+        ("element_clip", 0.3, training.ClippedAdam),
+    ],
+)
+def test_optimizer_has_the_settings_of_the_configuration(field, value, kind):
+    config = configuration.base_config("vae", "digits").optimizer
+    options = {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.01, "global_clipnorm": 2.0}
+    config.update({**options, field: value})
+    optimizer = training.make_optimizer(config, steps_per_epoch=10, epochs=4)
+    assert type(optimizer) is kind
+    assert {name: getattr(optimizer, name) for name in options} == options
+    assert getattr(optimizer, "element_clip", None) == config.element_clip
+
+
 # Clipping ----------------------------------------------------------------------------------------
 
 
