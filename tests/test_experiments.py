@@ -139,6 +139,16 @@ def test_both_classifiers_of_cagem_are_evaluated(tmp_path, capsys):
     assert f"{summary['test/error_percent_q']:.2f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("model", "steps"), [("m1_svm", 3), ("m2", 2)])
+def test_disjoint_labels_shorten_epochs_only_where_they_take_part_in_training(
+    model, steps, tmp_path
+):
+    config = small_config(model, 1)
+    config.labels.num_labels, config.labels.disjoint = 100, True
+    run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH)
+    assert len(run.dataset.train.images) == 1297 and run.steps == steps  # of 400 images
+
+
 def test_another_classifier_on_the_latents_is_another_evaluation(tmp_path):
     config, found = small_config("m1_svm", 1), []
     for classifier in ("svm", "label_spreading"):

@@ -90,7 +90,7 @@ class Run:
             self.steps = pipeline.steps_per_epoch(
                 len(self.dataset.train.images),
                 config.training.batch_size,
-                len(self.labelled) if config.labels.disjoint else 0,
+                len(self.labelled) if config.labels.disjoint and self._trains_with_labels else 0,
             )
         if config.training.patience and self.dataset.validation is None:
             raise RunError(
