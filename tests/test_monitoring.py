@@ -19,7 +19,7 @@ from sklearn.neural_network import MLPClassifier  # noqa: E402
 from tfhvae import configuration, data, files  # noqa: E402
 from tfhvae.errors import RunError  # noqa: E402
 from tfhvae.monitoring import __main__ as commands  # noqa: E402
-from tfhvae.monitoring import learning, plant, report, samples, studies  # noqa: E402
+from tfhvae.monitoring import charts, learning, plant, report, samples, studies  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = ("PS7", "RS4", "PS50")
@@ -131,13 +131,19 @@ def test_names_have_the_papers_order_and_labels_their_codes():
 # Learning --------------------------------------------------------------------------------------
 
 
-def test_learner_tells_clouds_apart_from_few_labels_and_repeats_itself():
+@pytest.fixture(scope="module")
+def learner():
+    """`(learner, x, y)`: one that is compiled once, and three clouds."""
     frame = clouds(600)
-    y = samples.codes_of(frame, NAMES)
     values = frame[["I", "V"]].to_numpy()
     x = samples.Standardisation.of(values, ("I", "V"))(values)
-    few = np.where(np.arange(600) < 30, y, samples.UNKNOWN)
     learner = learning.Learner(small_config(), 2, NAMES, steps=10, jit_compile=False)
+    return learner, x, samples.codes_of(frame, NAMES)
+
+
+def test_learner_tells_clouds_apart_from_few_labels_and_repeats_itself(learner):
+    learner, x, y = learner
+    few = np.where(np.arange(600) < 30, y, samples.UNKNOWN)
     state = learner.fit(x[:500], few[:500], x[500:], seed=1)
     assert state.history[-1]["val_bound"] > state.history[0]["val_bound"] + 1.0
     probabilities, bound = learner.score(x)
@@ -149,6 +155,19 @@ def test_learner_tells_clouds_apart_from_few_labels_and_repeats_itself():
     learner.fit(x[:500], few[:500], x[500:], seed=1)
     np.testing.assert_allclose(learner.score(x)[1], bound, rtol=1e-5, atol=1e-5)
     assert float(learner._alpha) == pytest.approx(2.0 * 500 / 30)
+
+
+def test_training_stops_when_the_validation_saturates_and_keeps_the_best_weights(
+    learner, monkeypatch
+):
+    learner, x, y = learner
+    monkeypatch.setitem(learner.config.training, "patience", 2)
+    # Rows unlike those that are fitted to: the better it knows these, the worse it explains them.
+    state = learner.fit(x[:500], y[:500], 4 * x[500:], seed=1)
+    assert state.stopped_early and state.best_epoch < state.epoch < 12
+    assert state.epoch == max(state.best_epoch, 2) + 2  # none is waited for in the warm-up
+    for weights, best in zip(learner.model.get_weights(), state.best_weights, strict=True):
+        np.testing.assert_array_equal(weights, best)
 
 
 def test_score_of_a_row_depends_on_nothing_but_the_row(fitted):
@@ -273,7 +292,13 @@ def test_label_study_has_a_row_for_every_count(tmp_path):
     summary = studies.labels(study_of(tmp_path, "labels"), draws=2, counts=(20, 40))
     cells = [(row["model"], row["labels"], row["draws"]) for row in summary["rows"]]
     assert cells == [(m, n, 2) for m in ("mlr", "mlp", "sdgm") for n in (20, 40)]
-    assert all(row["std"] >= 0 for row in summary["rows"])
+    for row in summary["rows"]:
+        parts = (tmp_path / "labels" / "parts").glob(
+            f"{row['model']}-iv-{row['labels']}-draw*.json"
+        )
+        accuracies = [json.loads(part.read_text())["accuracy"] for part in parts]
+        assert row["accuracy"] == pytest.approx(np.mean(accuracies)) and row["accuracy"] > 50
+        assert row["std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert (tmp_path / "labels" / "accuracy_against_labels.png").stat().st_size > 5000
 
 
@@ -472,6 +497,59 @@ def test_report_is_one_file_with_every_figure(fitted, tmp_path):
             report.write(scores, out, monitor.names, threshold)
     with pytest.raises(RunError, match="ending in .html"):
         report.write(scores, str(tmp_path / "report.pdf"), monitor.names, 0.0)
+
+
+def test_report_draws_what_the_scores_say(tmp_path, monkeypatch):
+    scores, drawn = tmp_path / "scores.csv", {}
+    rows = [  # of three minutes; one is incomplete
+        "2024-03-01 10:00:00Z,2,300,500,A,ok,A,0.9,4.5,false,0.9,0.1",
+        "2024-03-01 10:00:20Z,3,200,700,B,ok,A,0.6,-3.25,false,0.6,0.4",
+        "2024-03-01 10:01:00Z,4,100,800,B,ok,B,0.8,-40,true,0.2,0.8",
+        "2024-03-01 10:02:00Z,5,250,900,,ok,B,0.7,-9000,true,0.3,0.7",
+        "2024-03-01 10:02:10Z,,250,900,A,incomplete,,,,false,,",
+        "2024-03-01 10:02:20Z,1,280,300,B,ok,B,0.9,4.25,false,0.1,0.9",
+    ]
+    head = "time,I,V,G,label,state,condition,probability,bound,is_anomaly,p_A,p_B"
+    scores.write_text("\n".join([head, *rows]) + "\n")
+
+    def draw(name, chart):
+        def drawing(*arguments):
+            drawn[name] = arguments
+            return chart(*arguments)
+
+        return drawing
+
+    for name in ("time_line", "shares", "power_against_irradiance", "bound_histogram"):
+        monkeypatch.setattr(charts, name, draw(name, getattr(charts, name)))
+    out = tmp_path / "report.html"
+    assert report.write(str(scores), str(out), ["A", "B"], -20.0) == {"rows": 6, "anomalies": 2}
+
+    irradiance, power, codes, is_anomaly, names = drawn["power_against_irradiance"]
+    assert irradiance.tolist() == [500, 700, 800, 900, 300]
+    assert power.tolist() == [600, 600, 400, 1250, 280] and names == ["A", "B"]
+    assert codes.tolist() == [0, 0, 1, 1, 1]
+    assert is_anomaly.tolist() == [False, False, True, True, False]
+    centres, counts, threshold = drawn["bound_histogram"]
+    assert counts.sum() == 5 and threshold == -20.0
+    shown = 5 * np.sinh(np.repeat(centres, counts))  # back to nats, as fine as the bins are
+    np.testing.assert_allclose(shown, [-9000, -40, -3.25, 4.25, 4.5], rtol=0.03, atol=0.2)
+    starts, width, counts, share, _ = drawn["time_line"]
+    assert [str(start)[11:16] for start in starts] == ["10:00", "10:01", "10:02"]
+    assert width == pytest.approx(1 / 1440) and counts.tolist() == [[2, 0], [0, 1], [0, 2]]
+    assert share.tolist() == [0.0, 1.0, 0.5]
+    counts, num_anomalies, _ = drawn["shares"]
+    assert counts.tolist() == [2, 3] and num_anomalies == 2
+    page = out.read_text()
+    assert "4 rows have a label; 75.00 % of them are right." in page
+    assert "2024-03-01 10:00 to 2024-03-01 10:02 UTC" in page
+    for value, name in (
+        ("6", "rows"),
+        ("5", "scored"),
+        ("2 (40.00 %)", "anomalies"),
+        ("B", "most"),
+    ):
+        assert f"<b>{value}</b>{name}" in page
+    assert "<b>1</b>left out: incomplete" in page
 
 
 def test_commands_from_log_to_report(fitted, tmp_path, capsys):

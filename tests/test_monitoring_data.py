@@ -538,6 +538,39 @@ def test_limits_and_lengths_from_text(write):
             logs.read_log(write(), **option)
 
 
+CONVERTED = [  # what stands in a file, and what it is in A, V, W/m^2, degC and m/s
+    ("I", "A", 1.5, 1.5),
+    ("I", "mA", 1500, 1.5),
+    ("V", "V", 270, 270),
+    ("V", "mV", 270_000, 270),
+    ("V", "kV", 0.27, 270),
+    ("G", "W/m^2", 500, 500),
+    ("G", "kW/m^2", 0.5, 500),
+    ("W", "m/s", 5, 5),
+    ("W", "km/h", 36, 10),
+    ("W", "mph", 100, 44.704),
+    ("W", "kn", 36, 18.52),  # 1852 m in an hour
+    *((name, "degC", 21.5, 21.5) for name in ("TExt", "TMod")),
+    *((name, "K", 273.15, 0.0) for name in ("TExt", "TMod")),
+    *((name, "degF", -40, -40) for name in ("TExt", "TMod")),
+    *((name, "degF", 104, 40) for name in ("TExt", "TMod")),
+]
+
+
+@pytest.mark.parametrize("name, unit, written, expected", CONVERTED)
+def test_units_are_converted(write, name, unit, written, expected):
+    frame = logs.read_log(write(changed(2, name, f"{written}")[2:3]), units={name: unit})
+    assert frame[name].iloc[0] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    others = [other for other in simulate.COLUMNS if other != name]
+    assert frame[others].iloc[0].tolist() == logs.read_log(write())[others].iloc[2].tolist()
+
+
+def test_every_unit_has_a_converted_value():
+    known = {(name, unit) for name, units in logs.CONVERSIONS.items() for unit in units}
+    assert {(name, unit) for name, unit, _, _ in CONVERTED} == known
+    assert all(logs.UNITS[name] in units for name, units in logs.CONVERSIONS.items())
+
+
 def test_stuck_sensor(write):
     def rows(n, stuck_from):
         times = pd.date_range("2017-06-01 10:00", periods=n, freq="1min", tz="UTC")
