@@ -269,6 +269,7 @@ def offered(tmp_path, untrained, monkeypatch):
     codes = np.arange(4000) % 4
     frame = numbered(4000).assign(I=codes, V=codes, G=1.0)
     held_out = samples.is_held_out(frame.index)
+    frame.iloc[np.flatnonzero(~held_out)[0], frame.columns.get_loc("G")] = 2.0  # as it has to vary
     places = {
         "known_wrong": np.flatnonzero(held_out & (codes < 3)),
         "new_wrong": np.flatnonzero(held_out & (codes == 3)),
@@ -336,15 +337,16 @@ def test_changed_rows_do_not_go_on_with_the_fit_of_others(tmp_path, monkeypatch)
     monkeypatch.setattr(learning.Learner, "fit", stop)
     frame, folder = numbered(), tmp_path / "monitor"
     fitted = np.flatnonzero(~samples.is_held_out(frame.index))
-    value, label = frame.copy(), frame.copy()
+    value, label, judged = frame.copy(), frame.copy(), frame.copy()
     value.iloc[fitted[0], 0] += 0.5
+    judged.iloc[np.flatnonzero(samples.is_held_out(frame.index))[0], 0] += 0.5
     label.iloc[fitted[0], -1] = NAMES[1]
     begun = []
-    for rows in (frame, value, label, frame):
+    for rows in (frame, value, label, judged, frame):
         with pytest.raises(KeyboardInterrupt):
             plant.fit(rows, str(folder), tiny_config(), columns=("I", "V"), jit_compile=False)
         begun.append(len(list(folder.glob("candidate-*"))))
-    assert begun == [1, 2, 3, 3]
+    assert begun == [1, 2, 3, 4, 4]
 
 
 def test_two_fits_at_once_are_refused(tmp_path, monkeypatch):
@@ -449,7 +451,7 @@ def test_typed_update_reads_logs_as_the_fit_did_and_is_rolled_back(
     commands.main(["fit", log, f"--update={folder}", "--max_rows=20"])
     assert plant.current(folder) == {"version": "0002", "previous": "0001"}
     settings, summary = version_of(folder)
-    assert settings["columns"] == ["I", "V"]
+    assert settings["columns"] == ["I", "V"] and settings["false_alarm_rate"] == 0.25
     assert settings["log"] == version_of(typed[1])[0]["log"]
     assert summary["rows"] == sum(summary["labels"].values()) + 20
     capsys.readouterr()

@@ -99,8 +99,8 @@ def _parser():
         help="columns that the model sees (default: those of I,V,G,TExt,TMod,W that the logs have)",
     )  # fmt: skip
     own.add_argument(
-        "--false_alarm_rate", type=_share, default=0.01, metavar="SHARE",
-        help="of ordinary rows below the threshold (default: 0.01)",
+        "--false_alarm_rate", type=_share, metavar="SHARE",
+        help="of ordinary rows below the threshold (default: 0.01, or as the monitor to replace)",
     )  # fmt: skip
     own.add_argument(
         "--max_rows", type=_positive, default=200_000, metavar="N",

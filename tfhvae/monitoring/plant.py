@@ -45,6 +45,7 @@ STATES = ("ok", "incomplete")
 ACCURACY_MARGIN = 2.0  # points below the old version, on the conditions that it knows
 LEAST_RECALL = 0.5  # of a condition that is new
 LEAST_ROWS = 5  # held-out rows of a condition below which its recall says nothing
+FALSE_ALARM_RATE = 0.01  # of the fitted rows, unless another is wanted
 FALSE_ALARM_FACTOR = 3.0  # times the wanted rate, and more than chance has in one case of
 FALSE_ALARM_CHANCE = 0.01
 
@@ -198,7 +199,7 @@ def fit(
     folder,
     config,
     columns=None,
-    false_alarm_rate=0.01,
+    false_alarm_rate=None,
     max_rows=200_000,
     update=False,
     log=None,
@@ -206,19 +207,21 @@ def fit(
 ):
     """Fits a model to logs and puts it into use.
 
-    One row in ten, chosen by its time stamp, is held out: no version of the model is ever fitted
-    to it. An update replaces the version in use only if, on held-out rows, it is right about the
-    conditions that the old one knows as often as that (to `ACCURACY_MARGIN` points), recalls
-    every new condition at least by `LEAST_RECALL`, and does not raise more than
-    `FALSE_ALARM_FACTOR` times the wanted false alarms, nor more than chance explains. A fit that was stopped goes on when called
-    again with the same data.
+    One row in ten, chosen by its time stamp, is held out: no version of the model is ever fitted to
+    it; the bound of these rows, without their labels, stops the training. An update replaces the
+    version in use only if, on held-out rows, it is right about the conditions that the old one
+    knows as often as that (to `ACCURACY_MARGIN` points), recalls every new condition at least by
+    `LEAST_RECALL`, and does not raise more than `FALSE_ALARM_FACTOR` times the wanted false alarms,
+    nor more than chance explains. A fit that was stopped goes on when called again with the same
+    data.
 
     Args:
       frame: measurements, labels where known; as from `joined`.
       folder: see the head of this file.
       config: as from `configuration.photovoltaic`.
       columns: inputs; None for those of `COLUMNS` that the frame has, or of the old version.
-      false_alarm_rate: share of fitted rows whose bound is below the threshold.
+      false_alarm_rate: share of fitted rows whose bound is below the threshold; None for that of the
+        old version, or `FALSE_ALARM_RATE`.
       max_rows: rows without label beyond it are left out at random.
       update: whether `folder` holds a version that this one shall replace.
       log: how the logs were read, `{option of read_log: value}`, kept for scoring.
@@ -237,6 +240,10 @@ def fit(
         )
     if old is not None:
         columns = old.columns if columns is None else columns
+        if false_alarm_rate is None:
+            false_alarm_rate = old.settings["false_alarm_rate"]
+    if false_alarm_rate is None:
+        false_alarm_rate = FALSE_ALARM_RATE
     columns = tuple(columns or [name for name in COLUMNS if name in frame.columns])
     if not columns:
         raise RunError(f"expected some of the columns {', '.join(COLUMNS)}. Received: none of them")
@@ -313,8 +320,8 @@ class _Rows(NamedTuple):
 
 def _replace(folder, settings, config, rows, old, jit_compile):
     """Trains a candidate, examines it, and puts it into use."""
-    fitted = rows.values[rows.fitted], rows.y[rows.fitted]
-    candidate = _claimed(folder, settings, config, *fitted)
+    used = np.concatenate([rows.fitted, np.flatnonzero(rows.held_out)])
+    candidate = _claimed(folder, settings, config, rows.values[used], rows.y[used])
     monitor, summary = _train(candidate, settings, config, rows, jit_compile)
     reasons = [] if old is None else _objections(summary, old, monitor, rows)
     summary["objections"] = reasons
