@@ -202,14 +202,10 @@ class _Source:
                 f"expected a log. Received: {self.path}, scores whose conditions are predictions; "
                 "name the column of its labels, --label_column=label say, to take those"
             )
-        needs_labels = options.pop("needs_labels", True)
-        if (
-            "condition" not in self.names
-            if label_column is None
-            else (not needs_labels and not self._has(label_column))
-        ):
-            self.label_column = None
-        else:
+        is_needed = options.pop("needs_labels", True) and label_column is not None
+        is_there = self._has("condition" if label_column is None else label_column)
+        self.label_column = None
+        if is_there or is_needed:
             self.label_column = self._find("label", label_column, ["condition"])
 
     def _header(self):
