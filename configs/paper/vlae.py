@@ -7,8 +7,8 @@ Variants: mnist, fashion_mnist, svhn, celeba, with the paper's fixed-variance Ga
 "-l1", the loss of the authors' code as a Laplace density. The variance is that of an older version
 of that code, which has 4 (x - mu)² for MNIST and 16 (x - mu)² for SVHN and CelebA.
 
-Time on one core: 160 images/s (another program on the second core) to 600, 2 to 6 minutes an epoch,
-for MNIST and Fashion-MNIST with 30 epochs.
+Time on two cores: with one of them 160 images/s (another program on the second) to 600, 2 to 6
+minutes an epoch, for MNIST and Fashion-MNIST with 30 epochs.
 Expected: the paper gives no number, only figures: traversals_random.png shows stroke width (z1),
 width and tilt (z2) and identity (z3) of MNIST's digits; layer_resampling.png is figures 6 and 7.
 """
