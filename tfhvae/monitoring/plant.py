@@ -46,8 +46,8 @@ ACCURACY_MARGIN = 2.0  # points below the old version, on the conditions that it
 LEAST_RECALL = 0.5  # of a condition that is new
 LEAST_ROWS = 5  # held-out rows of a condition below which its recall says nothing
 FALSE_ALARM_RATE = 0.01  # of the fitted rows, unless another is wanted
-FALSE_ALARM_FACTOR = 3.0  # times the wanted rate, and more than chance has in one case of
-FALSE_ALARM_CHANCE = 0.01
+FALSE_ALARM_FACTOR = 3.0  # times the wanted rate; more is accepted where it may be chance:
+FALSE_ALARM_CHANCE = 0.01  # of so many false alarms or more, at the wanted rate
 
 
 class Monitor:
