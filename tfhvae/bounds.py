@@ -10,6 +10,7 @@ order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
     labelled                  log p(y) added to log w
     unlabelled, training      Y outside: sum_y q(y) [log w + class_beta (log p(y) - log q(y))]
     unlabelled, likelihood    Y inside: log sum_y w p(y) (q(y) cancels)
+    unlabelled, y in part     as in training: an unbiased estimate, see `SampledLabel`
     unlabelled, y relaxed     class_beta (log p(y) - log q(y)), averaged over q(y), added to log w
 
 References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3.31.
@@ -19,7 +20,7 @@ import math
 
 import tensorflow as tf
 
-from tfhvae.traces import EnumeratedLabel, RelaxedLabel, Trace
+from tfhvae.traces import EnumeratedLabel, RelaxedLabel, SampledLabel, Trace
 
 
 def log_weights(trace: Trace, beta=1.0, class_beta=1.0):
@@ -45,8 +46,13 @@ def importance_weighted(
       class_beta: weight of log p(y) - log q(y) of an unknown class.
 
     Raises:
-      ValueError: if K is no positive integer that divides S, or `classes` is unknown.
+      ValueError: if K is no positive integer that divides S, or `classes` is unknown; and where y is
+        summed over in part, for K > 1 and for "inside": an estimate inside a logarithm is biased.
     """
+    if isinstance(trace.label, SampledLabel) and num_importance > 1:
+        raise ValueError(
+            f"expected num_importance=1 where classes are drawn. Received: {num_importance=}"
+        )
     if not isinstance(num_importance, int) or num_importance < 1:
         raise ValueError(f"expected a positive integer. Received: {num_importance=}")
     per_sample = _reduce_classes(trace, log_weights(trace, beta, class_beta), classes)
@@ -93,7 +99,9 @@ def _with_label(trace, log_w, class_beta):
         return log_w
     if isinstance(label, RelaxedLabel):
         return log_w + class_beta * (label.log_p - label.log_q)
-    if isinstance(label, EnumeratedLabel):  # the sum over classes takes log q(y) off again
+    if isinstance(
+        label, (EnumeratedLabel, SampledLabel)
+    ):  # the sum over classes takes log q(y) off again
         log_w += class_beta * label.log_p
         is_whole = isinstance(class_beta, float) and class_beta == 1.0  # else 0 * log 0 is met
         return log_w if is_whole else log_w + (1.0 - class_beta) * label.log_q
@@ -101,17 +109,41 @@ def _with_label(trace, log_w, class_beta):
 
 
 def sum_over_classes(trace, log_w):
-    """log sum_y w of log-weights `[S, (Y,) B]`: `[S, B]`, log p(x, z)/q(z) without the class."""
+    """log sum_y w of log-weights `[S, (Y,) B]`: `[S, B]`, log p(x, z)/q(z) without the class.
+
+    Raises:
+      ValueError: where only some of the classes are in the trace.
+    """
+    if isinstance(trace.label, SampledLabel):
+        raise ValueError("expected a trace of all classes. Received: one in which a class is drawn")
     return tf.reduce_logsumexp(log_w, 1) if isinstance(trace.label, EnumeratedLabel) else log_w
 
 
 def _reduce_classes(trace, log_w, classes):
-    if not isinstance(trace.label, EnumeratedLabel):
-        return log_w
+    if classes not in ("outside", "inside"):
+        raise ValueError(f'expected classes="outside" or "inside". Received: classes={classes!r}')
     if classes == "inside":
         return sum_over_classes(trace, log_w)
-    if classes == "outside":
-        log_q = trace.label.log_q
-        # q log q is 0 where q is.
-        return tf.reduce_sum(tf.math.multiply_no_nan(log_w - log_q, tf.exp(log_q)), 1)
-    raise ValueError(f'expected classes="outside" or "inside". Received: classes={classes!r}')
+    if isinstance(trace.label, SampledLabel):
+        return _sum_and_sample(trace.label, log_w)
+    if not isinstance(trace.label, EnumeratedLabel):
+        return log_w
+    log_q = trace.label.log_q
+    # q log q is 0 where q is.
+    return tf.reduce_sum(tf.math.multiply_no_nan(log_w - log_q, tf.exp(log_q)), 1)
+
+
+def _sum_and_sample(label, log_w):
+    """An estimate `[S, B]` of sum_y q(y) f_y, f_y = log w_y - log q(y), unbiased like its gradient
+    (Liu et al. 2019).
+
+    The gradient is sum_y q(y) df_y + sum_y f_y dq(y). Both sums are taken over the classes at hand,
+    with their weights; in the second dq(y) = q(y) dlog q(y). As dq(y) sums to 0, f of the most
+    probable class, which is no draw, is taken off all f_y there: a baseline. For the same reason
+    -log q(y) adds nothing to the first sum, and its gradient, noise, is left out.
+    """
+    terms = log_w - tf.stop_gradient(label.log_q)
+    estimate = tf.reduce_sum(tf.math.multiply_no_nan(terms, label.weights), 1)
+    advantage = tf.math.multiply_no_nan(terms - terms[:, :1], label.weights)
+    score = tf.stop_gradient(advantage) * (label.log_q - tf.stop_gradient(label.log_q))  # 0
+    return estimate + tf.reduce_sum(score, 1)

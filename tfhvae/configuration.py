@@ -73,6 +73,7 @@ _SEMI_SUPERVISED = {
     "batch_normalization": "none",
     "label_inference": "enumerated",
     "temperature": 0.5,
+    "summed_classes": 1,
 }
 _AUXILIARY = {**_SEMI_SUPERVISED, "auxiliary_dim": 100}
 
@@ -147,6 +148,7 @@ MODELS = {
             "activation": "softplus",
             "label_inference": "enumerated",
             "temperature": 0.5,
+            "summed_classes": 1,
         },
     ),
     "adgm": ModelEntry(
@@ -175,6 +177,7 @@ MODELS = {
             "batch_normalization": "hidden",
             "label_inference": "enumerated",
             "temperature": 0.5,
+            "summed_classes": 1,
             "cascade_weight": 1.0,
         },
     ),
@@ -234,7 +237,7 @@ CHOICES = {  # fields that take one of a few words, for --help
     "model.prior": ("standard", "mixture", "vampprior"),
     "model.pseudo_inputs": PSEUDO_INPUTS,
     "model.batch_normalization": ("none", "hidden", "all"),
-    "model.label_inference": ("enumerated", "gumbel"),
+    "model.label_inference": ("enumerated", "sum_and_sample", "gumbel"),
     "model.density": ("gaussian", "laplace"),
     "model.output_mean": ("sigmoid", "linear"),
     "labels.choice": LABEL_CHOICES,

@@ -4,8 +4,8 @@ A model turns a batch into a `Trace`: for every latent variable what was drawn f
 model q, with its log-densities under q and under the generative model p, and log p(x | everything
 drawn). Bounds are pure functions of a trace.
 
-Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated), `B`
-batch, then the event. All densities are in nats.
+Axes, in this order: `S` samples drawn from q, `Y` classes (present only where y is enumerated, all
+of it or in part), `B` batch, then the event. All densities are in nats.
 """
 
 import math
@@ -42,6 +42,22 @@ class EnumeratedLabel(NamedTuple):
     log_p: tf.Tensor  # [S, Y, B]
 
 
+class SampledLabel(NamedTuple):
+    """The class is summed over in part: the most probable classes, and last one drawn from q(y|.)
+    among the others; `C` of them, in place of `Y`, and other ones for every image."""
+
+    log_q: tf.Tensor  # [S, C, B]
+    log_p: tf.Tensor  # [S, C, B]
+
+    @property
+    def weights(self):
+        """`[S, C, B]` with which a sum over them is, in expectation, the mean over q(y|.): q(y), and
+        for the class that was drawn the probability of all that are not summed. Constants."""
+        summed = tf.exp(self.log_q[:, :-1])
+        rest = tf.maximum(0.0, 1.0 - tf.reduce_sum(summed, 1, keepdims=True))
+        return tf.stop_gradient(tf.concat([summed, rest], 1))
+
+
 class RelaxedLabel(NamedTuple):
     """The class is drawn as a relaxed one-hot vector (Gumbel-softmax); its two log-densities are
     replaced by their means under q(y|.), so that log_p - log_q is minus their KL divergence."""
@@ -55,7 +71,7 @@ class Trace(NamedTuple):
 
     sites: dict[str, Site]
     log_px: tf.Tensor  # [S, (Y,) B]  log p(x | everything drawn)
-    label: ObservedLabel | EnumeratedLabel | RelaxedLabel | None = None
+    label: ObservedLabel | EnumeratedLabel | SampledLabel | RelaxedLabel | None = None
 
 
 def gaussian_log_prob(value, loc, scale):
@@ -114,10 +130,13 @@ def draw(q, p, noise, value=None, closed_form_kl=True):
 
 def mean_over_classes(trace, values):
     """`values` `[S, (Y,) B, ...]` of a trace, averaged over q(y|.) where y is enumerated:
-    `[S, B, ...]`."""
-    if not isinstance(trace.label, EnumeratedLabel):
+    `[S, B, ...]`. Where it is summed over in part, an unbiased estimate of that mean."""
+    if isinstance(trace.label, SampledLabel):
+        weights = trace.label.weights
+    elif isinstance(trace.label, EnumeratedLabel):
+        weights = tf.exp(trace.label.log_q)  # [S, Y, B]
+    else:
         return values
-    weights = tf.exp(trace.label.log_q)  # [S, Y, B]
     extra = values.shape.rank - weights.shape.rank
     weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * extra], 0))
     return tf.reduce_sum(weights * values, 1)

@@ -30,7 +30,7 @@ class CaGeM(SemiSupervisedModel):
       latent_dims: units of z1 and z2.
       hidden_units: of every network.
       activation, batch_normalization: as in `GaussianHierarchy`.
-      label_inference, temperature: as in `SemiSupervisedModel`.
+      label_inference, temperature, summed_classes: as in `SemiSupervisedModel`.
       cascade_weight: of the cross-entropy of p(y|x) against that of q(y|x); 1 in the paper.
 
     Raises:
@@ -52,12 +52,19 @@ class CaGeM(SemiSupervisedModel):
         batch_normalization="hidden",
         label_inference="enumerated",
         temperature=0.5,
+        summed_classes=1,
         cascade_weight=1.0,
         name="cagem",
         **kwargs,
     ):
         super().__init__(
-            event_shape, num_classes, label_inference, temperature, name=name, **kwargs
+            event_shape,
+            num_classes,
+            label_inference,
+            temperature,
+            summed_classes,
+            name=name,
+            **kwargs,
         )
         parts.check_choice("batch_normalization", batch_normalization, parts.BATCH_NORMALIZATION)
         self.config = {
@@ -69,6 +76,7 @@ class CaGeM(SemiSupervisedModel):
             "batch_normalization": batch_normalization,
             "label_inference": label_inference,
             "temperature": temperature,
+            "summed_classes": summed_classes,
             "cascade_weight": cascade_weight,
         }
         if not cascade_weight >= 0.0:

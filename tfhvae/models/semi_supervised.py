@@ -25,11 +25,12 @@ from tfhvae.traces import (
     EnumeratedLabel,
     ObservedLabel,
     RelaxedLabel,
+    SampledLabel,
     Trace,
     draw,
 )
 
-LABEL_INFERENCE = ("enumerated", "gumbel")
+LABEL_INFERENCE = ("enumerated", "sum_and_sample", "gumbel")
 _GUMBEL_STREAM = 0x6B
 
 
@@ -43,27 +44,41 @@ class SemiSupervisedModel(LatentVariableModel):
       event_shape: `(height, width, channels)`.
       num_classes: Y.
       label_inference: of an unknown y, "enumerated" (the sum over classes is exact and costs Y
-        times as much) or "gumbel": one relaxed one-hot draw (Jang et al. 2017; Maddison et al.
-        2017), for many classes. Its bound is one of the relaxed model: biased, the less so the
-        lower the temperature. Test sets are evaluated with the exact sum all the same.
+        times as much); "sum_and_sample": the sum over the most probable classes, and one draw for
+        all others, unbiased (Liu et al. 2019); or "gumbel": one relaxed one-hot draw (Jang et al.
+        2017; Maddison et al. 2017), whose bound is one of the relaxed model: biased, the less so
+        the lower the temperature. Test sets are evaluated with the exact sum all the same.
       temperature: of the relaxation.
+      summed_classes: how many classes "sum_and_sample" sums over, from 1 to Y - 1.
     """
 
     has_labelled_bound = True  # whether the objective has a bound on log p(x, y) of labelled images
 
     def __init__(
-        self, event_shape, num_classes, label_inference="enumerated", temperature=0.5, **kwargs
+        self,
+        event_shape,
+        num_classes,
+        label_inference="enumerated",
+        temperature=0.5,
+        summed_classes=1,
+        **kwargs,
     ):
         super().__init__(event_shape, **kwargs)
         if num_classes < 2:
             raise ValueError(f"expected num_classes >= 2. Received: num_classes={num_classes}")
         if not temperature > 0.0:
             raise ValueError(f"expected a positive temperature. Received: {temperature}")
+        if not 1 <= summed_classes < num_classes:
+            raise ValueError(
+                f"expected summed_classes from 1 to num_classes - 1 = {num_classes - 1}. "
+                f"Received: {summed_classes=}"
+            )
         self.num_classes = num_classes
         self.label_inference = parts.check_choice(
             "label_inference", label_inference, LABEL_INFERENCE
         )
         self.temperature = temperature
+        self.summed_classes = summed_classes
 
     @abc.abstractmethod
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
@@ -99,7 +114,7 @@ class SemiSupervisedModel(LatentVariableModel):
 
     def noise(self, seed, batch_size, num_samples=1):
         noise = super().noise(seed, batch_size, num_samples)
-        if self.label_inference == "gumbel":
+        if self.label_inference != "enumerated":
             uniform = tf.random.stateless_uniform(
                 [num_samples, batch_size, self.num_classes],
                 stateless_seed(seed, _GUMBEL_STREAM),
@@ -144,16 +159,29 @@ class SemiSupervisedModel(LatentVariableModel):
           y: `[B]` integers, or None where unknown.
 
         Returns:
-          The class as vectors, `[B, Y]` (known), `[Y, 1, Y]` (enumerated) or `[S, B, Y]` (relaxed);
-          and log q of each: `[S, B]`, `[S, Y, B]` or, for the mean, `[S, B]`.
+          The class as vectors, `[B, Y]` (known), `[Y, 1, Y]` (enumerated), `[S, C, B, Y]` (summed
+          over in part) or `[S, B, Y]` (relaxed); and log q of each: `[S, B]`, `[S, Y, B]`,
+          `[S, C, B]` or, for the mean, `[S, B]`.
         """
         if y is not None:
             vectors = self.one_hot(y)
             return vectors, tf.reduce_sum(vectors * log_q, -1)
         if self.label_inference == "enumerated":
             return tf.eye(self.num_classes)[:, tf.newaxis], tf.transpose(log_q, [0, 2, 1])
+        if self.label_inference == "sum_and_sample":
+            vectors = self._sum_and_sample(log_q, noise["y"])
+            return vectors, tf.reduce_sum(vectors * log_q[:, tf.newaxis], -1)
         vectors = tf.nn.softmax((log_q + noise["y"]) / self.temperature)
         return vectors, tf.reduce_sum(tf.exp(log_q) * log_q, -1)
+
+    def _sum_and_sample(self, log_q, gumbel):
+        """The most probable classes, and one of the others drawn from q(y|.): `[S, C, B, Y]`."""
+        summed = tf.math.top_k(log_q, self.summed_classes).indices  # [S, B, C - 1]
+        summed = tf.one_hot(tf.transpose(summed, [0, 2, 1]), self.num_classes)
+        others = 1.0 - tf.reduce_sum(summed, 1)  # [S, B, Y]
+        scores = tf.where(others > 0.0, log_q + gumbel, -math.inf)
+        drawn = tf.one_hot(tf.argmax(scores, -1), self.num_classes)
+        return tf.concat([summed, drawn[:, tf.newaxis]], 1)
 
     def label(self, log_q, log_p, y):
         """The record of the class. `log_p` broadcasts against `log_q` of `infer_class`."""
@@ -162,12 +190,14 @@ class SemiSupervisedModel(LatentVariableModel):
             return ObservedLabel(log_q, log_p)
         if self.label_inference == "enumerated":
             return EnumeratedLabel(log_q, log_p)
+        if self.label_inference == "sum_and_sample":
+            return SampledLabel(log_q, log_p)
         return RelaxedLabel(log_q, log_p)
 
     def lift(self, tensor, y):
-        """`[S, B, ...]` to `[S, 1, B, ...]` where y is enumerated."""
-        is_enumerated = y is None and self.label_inference == "enumerated"
-        return tensor[:, tf.newaxis] if is_enumerated and tensor is not None else tensor
+        """`[S, B, ...]` to `[S, 1, B, ...]` where y is enumerated, all of it or in part."""
+        has_axis = y is None and self.label_inference != "gumbel"
+        return tensor[:, tf.newaxis] if has_axis and tensor is not None else tensor
 
     def lift_value(self, value, y):
         """A given value `[S, B, units]`, or None, as that of every class: `[S, Y, B, units]` where
@@ -175,7 +205,9 @@ class SemiSupervisedModel(LatentVariableModel):
         value = self.lift(value, y)
         if value is None or value.shape.rank == 3:
             return value
-        return tf.tile(value, [1, self.num_classes, 1, 1])
+        is_whole = self.label_inference == "enumerated"
+        rows = self.num_classes if is_whole else self.summed_classes + 1
+        return tf.tile(value, [1, rows, 1, 1])
 
     def given_latents(self, latents, num_samples, y=None):
         """As of `LatentVariableModel`, with one image for each class in `y`, where it is given.
@@ -217,9 +249,12 @@ class _DenseSemiSupervisedModel(SemiSupervisedModel):
         batch_normalization="none",
         label_inference="enumerated",
         temperature=0.5,
+        summed_classes=1,
         **kwargs,
     ):
-        super().__init__(event_shape, num_classes, label_inference, temperature, **kwargs)
+        super().__init__(
+            event_shape, num_classes, label_inference, temperature, summed_classes, **kwargs
+        )
         parts.check_choice("batch_normalization", batch_normalization, parts.BATCH_NORMALIZATION)
         self.config = {
             "likelihood": parts.check_choice("likelihood", likelihood, parts.LIKELIHOODS),
@@ -230,6 +265,7 @@ class _DenseSemiSupervisedModel(SemiSupervisedModel):
             "batch_normalization": batch_normalization,
             "label_inference": label_inference,
             "temperature": temperature,
+            "summed_classes": summed_classes,
         }
         self.likelihood = likelihood
         self.latent_dim = latent_dim
@@ -289,7 +325,7 @@ class M2(_DenseSemiSupervisedModel):
       latent_dim: units of z.
       hidden_units: of each network.
       activation, batch_normalization: as in `GaussianHierarchy`.
-      label_inference, temperature: as in `SemiSupervisedModel`.
+      label_inference, temperature, summed_classes: as in `SemiSupervisedModel`.
 
     Sites: `z` `[S, (Y,) B, latent_dim]`.
     """
@@ -349,7 +385,7 @@ class M1M2(SemiSupervisedModel):
       latent_dim: units of z2.
       hidden_units: of each network of M2.
       activation: of every network.
-      label_inference, temperature: as in `SemiSupervisedModel`.
+      label_inference, temperature, summed_classes: as in `SemiSupervisedModel`.
 
     Sites, in drawing order: `z1` `[S, (Y,) B, m1_latent_dim]`, `z2` `[S, (Y,) B, latent_dim]`.
     """
@@ -366,11 +402,18 @@ class M1M2(SemiSupervisedModel):
         activation="softplus",
         label_inference="enumerated",
         temperature=0.5,
+        summed_classes=1,
         name="m1_m2",
         **kwargs,
     ):
         super().__init__(
-            event_shape, num_classes, label_inference, temperature, name=name, **kwargs
+            event_shape,
+            num_classes,
+            label_inference,
+            temperature,
+            summed_classes,
+            name=name,
+            **kwargs,
         )
         self.config = {
             "likelihood": likelihood,
@@ -382,6 +425,7 @@ class M1M2(SemiSupervisedModel):
             "activation": activation,
             "label_inference": label_inference,
             "temperature": temperature,
+            "summed_classes": summed_classes,
         }
         self.m1_latent_dim, self.latent_dim = m1_latent_dim, latent_dim
         self.m1 = VAE(
