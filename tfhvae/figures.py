@@ -158,7 +158,7 @@ def interpolations(model, x, seed, rows=6, steps=9, to_pictures=None):
     top = model.generation_order[0]
     x = np.asarray(x[: 2 * rows])
     noise = model.noise(stateless_seed(seed, 3), len(x))
-    trace = model.trace(x, noise=noise)
+    trace = model.evaluation_trace(x, noise)
     ends = mean_over_classes(trace, trace.sites[top].q_mean)[0]
     y = _predicted_classes(model, x, noise)
     rows = len(ends) // 2
@@ -222,7 +222,7 @@ def latent_mesh(
 
     @tf.function(autograph=False, reduce_retracing=True)
     def means(x, seed):
-        trace = model.trace(x, noise=model.noise(seed, tf.shape(x)[0]))
+        trace = model.evaluation_trace(x, model.noise(seed, tf.shape(x)[0]))
         return mean_over_classes(trace, trace.sites["z2"].q_mean)[0]
 
     return plotting.latent_mesh(

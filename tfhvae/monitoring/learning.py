@@ -163,7 +163,7 @@ class Scorer:
         def score(x):
             rows = tf.shape(x)[0]
             own = {site: tf.tile(values, [1, rows, 1]) for site, values in noise.items()}
-            trace = model.trace(x, noise=own)
+            trace = model.evaluation_trace(x, own)
             probabilities = tf.reduce_mean(tf.exp(trace.label.log_q), 0)  # [Y, B]
             return tf.transpose(probabilities), bounds.importance_weighted(trace)
 
@@ -191,7 +191,7 @@ def latents(model, x):
 
     @tf.function(autograph=False, reduce_retracing=True)
     def means(batch):
-        trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
+        trace = model.evaluation_trace(batch, model.noise(0, tf.shape(batch)[0]))
         return mean_over_classes(trace, trace.sites["a"].q_mean)[0]
 
     return np.concatenate(
