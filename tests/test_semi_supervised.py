@@ -980,6 +980,8 @@ def test_what_a_drawn_class_cannot_give():
         bounds.importance_weighted(trace, num_importance=2)
     with pytest.raises(ValueError, match="a trace of all classes"):
         bounds.importance_weighted(trace, classes="inside")
+    with pytest.raises(ValueError, match=r'num_importance=1 with label_inference="sum_and_sample"'):
+        partial.compile("adam", SemiSupervisedObjective(num_importance=2))
     for summed in (0, 5):
         with pytest.raises(ValueError, match=r"summed_classes from 1 to num_classes - 1 = 4"):
             partial_twins("m2", 5, summed)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfhvae import bounds
 from tfhvae.models import parts
-from tfhvae.traces import mean_over_classes
+from tfhvae.traces import SampledLabel, mean_over_classes
 
 GRADIENTS = ("standard", "sticking_the_landing", "doubly_reparameterized")
 KL_ESTIMATES = ("sampled", "analytic")
@@ -159,10 +159,15 @@ class Objective:
         """Checks that the bound of this model, of which `trace` is one, can be maximised so.
 
         Raises:
-          ValueError: for a path gradient of a model with classes; and, with K > 1, of one with
-            batch normalisation. There the weight of one draw depends on all others of the batch,
+          ValueError: for K > 1 where classes are summed over in part; for a path gradient of a
+            model with classes; and, with K > 1, of one with batch normalisation. There the weight of one draw depends on all others of the batch,
             through its moments, and the estimate would be biased.
         """
+        if self.num_importance > 1 and isinstance(trace.label, SampledLabel):
+            raise ValueError(
+                'expected num_importance=1 with label_inference="sum_and_sample", an estimate that '
+                f"is biased inside a logarithm. Received: num_importance={self.num_importance}"
+            )
         if self.gradient != "standard" and trace.label is not None:
             raise ValueError(
                 f'expected gradient="standard" of a model with classes. Received: {self.gradient!r}'

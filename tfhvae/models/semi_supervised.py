@@ -176,8 +176,8 @@ class SemiSupervisedModel(LatentVariableModel):
 
     def _sum_and_sample(self, log_q, gumbel):
         """The most probable classes, and one of the others drawn from q(y|.): `[S, C, B, Y]`."""
-        summed = tf.math.top_k(log_q, self.summed_classes).indices  # [S, B, C - 1]
-        summed = tf.one_hot(tf.transpose(summed, [0, 2, 1]), self.num_classes)
+        indices = tf.math.top_k(log_q, self.summed_classes).indices  # [S, B, C - 1]
+        summed = tf.transpose(tf.one_hot(indices, self.num_classes), [0, 2, 1, 3])
         others = 1.0 - tf.reduce_sum(summed, 1)  # [S, B, Y]
         scores = tf.where(others > 0.0, log_q + gumbel, -math.inf)
         drawn = tf.one_hot(tf.argmax(scores, -1), self.num_classes)
