@@ -1093,6 +1093,8 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
     record(tmp_path, "short", "adgm", error=9.0, budget=3, epochs=3, curve=curve.format(8.0))
     wide = {"latent_dim": 300}
     record(tmp_path, "wide", "adgm", error=8.0, options=wide, curve=curve.format(9.0))
+    drawn = {"label_inference": "sum_and_sample"}
+    record(tmp_path, "drawn", "adgm", error=7.0, options=drawn, curve=curve.format(4.0))
     record(tmp_path, "without", "m2", error=9.0)  # measured no error in training
     text = section(results.table(tmp_path), "Few labels")
     assert "](errors_dynamic_mnist_100.png)" in text
@@ -1107,8 +1109,9 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
         ],
         "adgm, 200 epochs": [[[1.0, 20.0], [3.0, 9.0]]],
         "adgm, deterministic a": [[[1.0, 20.0], [3.0, 7.0]]],
+        "adgm, sum and sample": [[[1.0, 20.0], [3.0, 4.0]]],
     }
-    assert published == dict.fromkeys(runs, 0.96)
+    assert published == {"adgm, 3, 200 epochs": 0.96}
 
 
 def test_a_record_without_configuration_is_left_out_of_the_study(study):

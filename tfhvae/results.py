@@ -451,9 +451,13 @@ def _bounds_by_labels(results, records):
 
 
 def _variant(model):
-    """Name of a model with few labels; two of the papers' are told apart by a field only."""
-    is_deterministic = not model.get("stochastic_auxiliary", True)
-    return f"{model['name']}, deterministic a" if is_deterministic else model["name"]
+    """Name of a model with few labels, and the fields without which runs would be taken for
+    others."""
+    details = [
+        ("deterministic a", not model.get("stochastic_auxiliary", True)),
+        ("sum and sample", model.get("label_inference") == "sum_and_sample"),
+    ]
+    return ", ".join([model["name"], *(detail for detail, is_so in details if is_so)])
 
 
 def _curve(results, name, summary, quantity, parts=("val_", "test_")):
@@ -477,9 +481,13 @@ def _error_figure(results, dataset, num_labels, study):
     labels = [model if models.count(model) == 1 else label for model, label, *_ in study]
     if len(set(labels)) < len(labels):
         labels = [f"{label} ({index})" for index, label in enumerate(labels, start=1)]
+    published = {}  # once for all runs of a model
+    for label, (model, *_, error) in zip(labels, study):
+        if error is not None:
+            published.setdefault((model.partition(",")[0], error), label)
     figure = plotting.error_comparison(
         {label: curves for label, (_, _, curves, _) in zip(labels, study)},
-        {label: error for label, (*_, error) in zip(labels, study) if error is not None},
+        {label: error for (_, error), label in published.items()},
         f"{dataset} with {num_labels} labels: error of one draw each, held-out images",
     )
     path = f"errors_{dataset}_{num_labels}.png"
