@@ -13,7 +13,8 @@ order Y (classes), K (importance samples), M (Monte Carlo samples), S = M * K:
     unlabelled, y in part     as in training: an unbiased estimate, see `SampledLabel`
     unlabelled, y relaxed     class_beta (log p(y) - log q(y)), averaged over q(y), added to log w
 
-References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3.31.
+References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3.31; Liu et al. 2019,
+"Rao-Blackwellized stochastic gradients for discrete distributions".
 """
 
 import math
@@ -99,10 +100,8 @@ def _with_label(trace, log_w, class_beta):
         return log_w
     if isinstance(label, RelaxedLabel):
         return log_w + class_beta * (label.log_p - label.log_q)
-    if isinstance(
-        label, (EnumeratedLabel, SampledLabel)
-    ):  # the sum over classes takes log q(y) off again
-        log_w += class_beta * label.log_p
+    if isinstance(label, (EnumeratedLabel, SampledLabel)):
+        log_w += class_beta * label.log_p  # the sum over classes takes log q(y) off again
         is_whole = isinstance(class_beta, float) and class_beta == 1.0  # else 0 * log 0 is met
         return log_w if is_whole else log_w + (1.0 - class_beta) * label.log_q
     return log_w + label.log_p
@@ -142,8 +141,8 @@ def _sum_and_sample(label, log_w):
     probable class, which is no draw, is taken off all f_y there: a baseline. For the same reason
     -log q(y) adds nothing to the first sum, and its gradient, noise, is left out.
     """
-    terms = log_w - tf.stop_gradient(label.log_q)
-    estimate = tf.reduce_sum(tf.math.multiply_no_nan(terms, label.weights), 1)
-    advantage = tf.math.multiply_no_nan(terms - terms[:, :1], label.weights)
+    weights, terms = label.weights, log_w - tf.stop_gradient(label.log_q)
+    estimate = tf.reduce_sum(tf.math.multiply_no_nan(terms, weights), 1)
+    advantage = tf.math.multiply_no_nan(terms - terms[:, :1], weights)
     score = tf.stop_gradient(advantage) * (label.log_q - tf.stop_gradient(label.log_q))  # 0
     return estimate + tf.reduce_sum(score, 1)

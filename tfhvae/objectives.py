@@ -160,8 +160,9 @@ class Objective:
 
         Raises:
           ValueError: for K > 1 where classes are summed over in part; for a path gradient of a
-            model with classes; and, with K > 1, of one with batch normalisation. There the weight of one draw depends on all others of the batch,
-            through its moments, and the estimate would be biased.
+            model with classes; and, with K > 1, of one with batch normalisation. There the weight
+            of one draw depends on all others of the batch, through its moments, and the estimate
+            would be biased.
         """
         if self.num_importance > 1 and isinstance(trace.label, SampledLabel):
             raise ValueError(
