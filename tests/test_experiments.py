@@ -674,6 +674,17 @@ def test_early_stopping_counts_after_warm_up_and_keeps_the_best():
     assert recorder.state.best_epoch == 6 and recorder.state.best_weights == [6.0]
 
 
+def test_exponential_warm_up_counts_until_beta_is_nearly_one():
+    config = configuration.base_config("vae", "digits").objective
+    assert experiments.warmup_epochs(config, steps=10) == 0
+    config.exponential_warmup_steps = 200
+    epochs = experiments.warmup_epochs(config, steps=10)
+    beta = experiments.make_objective(config, steps=10, num_images=100).beta
+    assert [bool(beta(10 * n - 1) >= 0.99) for n in (epochs - 1, epochs)] == [False, True]
+    config.exponential_warmup_steps, config.warmup_epochs = 0, 7
+    assert experiments.warmup_epochs(config, steps=10) == 7
+
+
 def digits_by_row():
     """The digits with other images: only the first row of pixels has ink in training, only the
     second in validation, only the third in the test set."""

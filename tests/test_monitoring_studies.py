@@ -181,6 +181,15 @@ def test_progressive_study_takes_its_threshold_from_known_rows_that_are_not_for_
     study = study_of(tmp_path, "progressive")
     train, test, scale = fold_of(study, 0)
     stage = 1
+    values = study.frame[["I", "V"]].to_numpy()
+    standardise = study.standardised
+
+    def noted(inputs, fitted):
+        nonlocal scale
+        scale = samples.Standardisation.of(values[fitted], ("I", "V"))
+        return standardise(inputs, fitted)
+
+    monkeypatch.setattr(study, "standardised", noted)
 
     def answer(model, x):
         """Bounds about 1 of known training rows, 2 of known test rows, -1000 of unseen ones."""
@@ -207,6 +216,9 @@ def test_progressive_study_takes_its_threshold_from_known_rows_that_are_not_for_
     assert np.bincount(sdgm.y[known]).tolist() == [10, 1, 1, 1]
     np.testing.assert_array_equal(rows_of(mlp.x, scale), rows)
     assert set(rows_of(mlp.validation, scale)) < set(rows[known])
+    # Rows that are not there yet have no part in the standardisation either.
+    assert scale == samples.Standardisation.of(values[np.sort(rows)], ("I", "V"))
+    np.testing.assert_allclose(sdgm.x.mean(0), 0.0, atol=1e-4)
 
 
 def test_multilayer_perceptron_drops_half_of_its_units(tmp_path):
@@ -228,8 +240,8 @@ def test_data_set_of_the_simulation_has_three_disjoint_parts(monkeypatch):
             labels = np.concatenate([part.labels for part in parts])
             np.testing.assert_array_equal(labels[np.argsort(numbers)], np.arange(400) % 10)
             assert [len(part.images) for part in parts] == [288, 32, 80]
-            own = dataset.train.images[:, 0, 0, 0]
-            assert abs(own.mean()) < 1e-5 and abs(own.std() - 1) < 1e-5
+        own = dataset.train.images[:, 0, 0, 0]
+        assert abs(own.mean()) < 1e-5 and abs(own.std() - 1) < 1e-5
 
 
 # Safety of a plant -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import subprocess
 import time
@@ -373,7 +374,7 @@ class Run:
                 self.checkpoints,
                 self.path("metrics.csv"),
                 config.patience,
-                self.config.objective.warmup_epochs,
+                warmup_epochs(self.config.objective, self.steps),
                 config.checkpoint_seconds,
                 self.is_chief,
                 held_out,
@@ -928,6 +929,14 @@ def make_objective(config, steps, num_images, alpha=None):
         config.class_warmup,
     )
     return Objective(*settings) if alpha is None else SemiSupervisedObjective(*settings, alpha)
+
+
+def warmup_epochs(config, steps):
+    """How many epochs of so many updates the warm-up of `config.objective` takes; an exponential one
+    until beta is 0.99."""
+    return config.warmup_epochs or math.ceil(
+        math.log(100.0) * config.exponential_warmup_steps / steps
+    )
 
 
 def commit():

@@ -494,6 +494,7 @@ def _experiment(options):
     }
     if options.study == "progressive":
         settings["false_alarm_rate"] = options.false_alarm_rate
+        settings["standardised_by"] = "the training rows of the stage"
     study = studies.Study(frame, options.out, options.study, settings, config)
     with _helpers(options):
         if options.study == "supervised":

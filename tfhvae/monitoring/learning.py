@@ -101,7 +101,7 @@ class Learner:
                 checkpoints,
                 os.path.join(workdir or "", "metrics.csv"),
                 config.training.patience,
-                config.objective.warmup_epochs,
+                experiments.warmup_epochs(config.objective, self.steps),
                 config.training.checkpoint_seconds,
                 is_chief=workdir is not None,
             )

@@ -163,6 +163,7 @@ def simulated(name, data_dir, seed, split):
     Args:
       split: "all", or "known_N": training rows as of `introduced`, which `DataSet.marked` names
         where they have a label, and validation rows of the first N conditions. Test rows are of all.
+        It is the training rows there are that standardise all.
 
     Raises:
       DataError: without the extra [pv].
@@ -176,12 +177,13 @@ def simulated(name, data_dir, seed, split):
     values, y = frame[list(columns)].to_numpy(), codes_of(frame, CONDITIONS)
     train, test = monte_carlo_split(len(frame), seed, 0)
     train, validation = random_part(train, VALIDATION_SHARE, [seed, 0])
-    scale, marked = Standardisation.of(values[train], columns), None
+    marked = None
     if split != "all":
         num_known = int(split.removeprefix("known_"))
         there, labelled = introduced(y[train], num_known, np.random.default_rng([seed, 0x9206, 0]))
         train, marked = train[there], np.flatnonzero(labelled[there])
         validation = validation[y[validation] < num_known]
+    scale = Standardisation.of(values[train], columns)
     parts = (Split(scale(values[part]), y[part]) for part in (train, validation, test))
     return DataSet(
         name,

@@ -124,12 +124,14 @@ class Study:
         except OSError as error:
             raise RunError(f"cannot write to {self.out}: {error}") from error
 
-    def rows(self, inputs, fold):
-        """`(x, train, test, scale)`: all rows standardised by the training rows of a fold."""
-        train, test = monte_carlo_split(len(self.y), self.seed, fold)
+    def split(self, fold):
+        """`(train, test)`: numbers of the rows."""
+        return monte_carlo_split(len(self.y), self.seed, fold)
+
+    def standardised(self, inputs, fitted):
+        """All rows, by the mean and standard deviation of the rows `fitted`: `[N, D, 1, 1]`."""
         values = self.frame[list(INPUTS[inputs])].to_numpy()
-        scale = Standardisation.of(values[train], INPUTS[inputs])
-        return scale(values), train, test
+        return Standardisation.of(values[fitted], INPUTS[inputs])(values)
 
     def learner(self, inputs, num_rows):
         steps = max(1, num_rows // self.config.training.batch_size)
@@ -248,7 +250,8 @@ def supervised(study, folds):
 
     def job(model, inputs, fold):
         def train():
-            x, train, test = study.rows(inputs, fold)
+            train, test = study.split(fold)
+            x = study.standardised(inputs, train)
             rest, validation = random_part(train, VALIDATION_SHARE, [study.seed, fold])
             y, seed, arrays = study.y, study.seed + fold, {}
             if model == "sdgm":
@@ -325,7 +328,8 @@ def labels(study, draws, counts=LABEL_COUNTS):
 
     def job(model, inputs, count, draw):
         def train():
-            x, train, test = study.rows(inputs, draw)
+            train, test = study.split(draw)
+            x = study.standardised(inputs, train)
             rest, validation = random_part(train, VALIDATION_SHARE, [study.seed, draw])
             chosen = data.labelled_subset(study.y[rest], count, study.seed + draw, len(study.names))
             y = np.full(len(rest), UNKNOWN, np.int32)
@@ -401,11 +405,12 @@ def progressive(study, draws, false_alarm_rate, num_classes=PROGRESSIVE_CLASSES)
 
     def job(stage, draw):
         def train():
-            x, train, test = study.rows(inputs, draw)
+            train, test = study.split(draw)
             rng = np.random.default_rng([study.seed, 0x9206, draw])
             rest, validation = random_part(train, VALIDATION_SHARE, [study.seed, draw])
             there, labelled = introduced(study.y[rest], stage, rng)
             pool = rest[there]
+            x = study.standardised(inputs, pool)
             y = np.where(labelled[there], study.y[pool], UNKNOWN)
             validation = validation[np.isin(study.y[validation], np.arange(stage))]
             learner = study.learner(inputs, len(pool))
