@@ -114,7 +114,7 @@ def test_names_and_descriptions():
     assert list(data.DATASETS) == [
       "digits", "dynamic_mnist", "static_mnist", "threshold_mnist", "mnist",
       "fashion_mnist", "frey_faces", "omniglot", "omniglot_resized", "small_norb", "svhn",
-      "celeba", "half_moons", "pv_simulated", "pv_simulated_iv",
+      "celeba", "half_moons", "pv_simulated", "pv_simulated_iv", "arrays",
   ]  # fmt: skip
     assert all(text and "\n" not in text for text in data.DATASETS.values())
 

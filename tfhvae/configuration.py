@@ -287,6 +287,7 @@ def base_config(model, dataset):
                 "crop": config_dict.placeholder(str),
                 "colours": config_dict.placeholder(str),
                 "min_pixel_std": config_dict.placeholder(float),  # pixels below it are dropped
+                "checksum": config_dict.placeholder(str),  # of `arrays`; a run writes it down
             },
             "labels": {  # of semi-supervised models
                 "num_labels": 0,  # in all, balanced over the classes; 0: unsupervised, -1: all (of that choice)

@@ -85,6 +85,9 @@ class Run:
             seed=config.seed,
             **{name: value for name, value in config.dataset.items() if name != "name"},
         )
+        if config.dataset.checksum != self.dataset.checksum:
+            config.dataset.checksum = self.dataset.checksum
+            self._check_workdir()
         self.labelled = self._labelled_images()
         self._check_replicas()
         with _one_line_errors():
@@ -477,12 +480,10 @@ class Run:
                     f"images as {dataset.name} marks. Received: {count}"
                 )
             return marked
-        if count < 0:
-            labelled = np.arange(len(dataset.train.labels))
-        else:
-            labelled = data.labelled_subset(
-                dataset.train.labels, count, config.labels.seed, dataset.num_classes
-            )
+        labelled = np.flatnonzero(dataset.train.labels >= 0)  # the others are unknown for good
+        if count > 0:
+            labels, seed = dataset.train.labels[labelled], config.labels.seed
+            labelled = labelled[data.labelled_subset(labels, count, seed, dataset.num_classes)]
         is_svm = self._entry.classifies_latents and config.evaluation.latent_classifier == "svm"
         per_class = np.bincount(dataset.train.labels[labelled], minlength=dataset.num_classes)
         if is_svm and per_class.min() < 2:
@@ -627,6 +628,8 @@ class Run:
             )
             for config in (self.config, configuration.from_json(path))
         )
+        if ours["dataset.checksum"] is None:  # the data are not read yet
+            ours["dataset.checksum"] = theirs["dataset.checksum"]
         self._is_longer = (
             ours["optimizer.schedule"] != "cosine"  # which depends on the number of epochs
             and ours["training.epochs"] > theirs["training.epochs"]

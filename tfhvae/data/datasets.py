@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfhvae.data import generated, sources
+from tfhvae.data import arrays, generated, sources
 from tfhvae.data.sources import DataError
 
 MNIST_VALIDATION = 10_000
@@ -73,6 +73,7 @@ class DataSet:
       marked: int64 (M,), indices of the training images that are labelled where few are, or None
         where the set names none.
       column_names: of a table, whose rows (D columns) are images (N, D, 1, 1); None of images.
+      checksum: of files that are a user's own, or None.
     """
 
     name: str
@@ -88,6 +89,7 @@ class DataSet:
     picture_scale: np.ndarray | None = None
     column_names: tuple[str, ...] | None = None
     marked: np.ndarray | None = None
+    checksum: str | None = None
 
     @property
     def image_shape(self):
@@ -144,6 +146,7 @@ def load(
     crop=None,
     colours=None,
     min_pixel_std=None,
+    checksum=None,
 ):
     """Loads a data set.
 
@@ -154,21 +157,25 @@ def load(
         small_norb, svhn, celeba).
         None uses tensorflow-datasets, which downloads what it does not find.
         `digits` comes with scikit-learn, `half_moons` and `pv_simulated` are computed; they
-        need neither.
+        need neither. Of `arrays`, the folder that `arrays.load_arrays` describes.
       seed: of what is drawn once: the binarisation of validation and test images,
         the noise of dequantisation, the points of `half_moons`, the weather and split of
         `pv_simulated`. Other splits are the same for every seed.
-      binarization: None for the default, or "per_batch" or "per_epoch".
+      binarization: None for the default, or "per_batch" or "per_epoch", of `arrays` "none"
+        (default) as well.
       split: None for the default, or "50k_10k_10k" or "60k_10k", for `small_norb`
         "24k_24k" or "22k_2k_24k", for `svhn` "73k_26k" or "604k_26k", for
-        `pv_simulated` "all" or "known_1" to "known_6": so many conditions known.
+        `pv_simulated` "all" or "known_1" to "known_6": so many conditions known, for `arrays`
+        "files" or "train_90_10": a random tenth of the training images is for validation.
       cameras: of `small_norb`, "left" (default) or "both", side by side.
       dequantization: of `small_norb`, `svhn` and `celeba`, "uniform" (default), "none", or "bins":
-        grey levels stay discrete, with a discretised logistic likelihood.
+        grey levels stay discrete, with a discretised logistic likelihood; of `arrays` of uint8 that
+        are not binarised, with "bins" as default.
       crop: of `celeba`, side of the square in the middle, "140" (default) or "108".
       colours: of `celeba`, "rgb" (default) or "grey".
       min_pixel_std: drops the pixels whose standard deviation over the training
         images, before any binarisation, is smaller; None drops none.
+      checksum: that the files of `arrays` must have; None takes any.
 
     Returns:
       A `DataSet`.
@@ -212,6 +219,11 @@ def load(
                     f"expected {option} of {name} to be {' or '.join(values)}, received {value!r}"
                 )
     dataset = recipe.build(name, data_dir, int(seed), **chosen)
+    if checksum not in (None, dataset.checksum):
+        raise DataError(
+            f"expected data with the checksum {checksum}, received {name} with"
+            f" {dataset.checksum or 'none of its own'}"
+        )
     return dataset if min_pixel_std is None else drop_pixels(dataset, min_pixel_std)
 
 
@@ -741,6 +753,95 @@ def _pv_simulated(name, data_dir, seed, split):
     )
 
 
+_ARRAYS_SPLIT = ("files", "train_90_10")
+
+
+def _arrays(name, data_dir, seed, binarization, dequantization, split):
+    own = arrays.load_arrays(data_dir)
+    parts = {part: Split(images, labels) for part, (images, labels) in own.parts.items()}
+    is_unknown = own.class_names is not None and (parts["train"].labels < 0).any()
+    layout = "/".join(f"{len(parts[p].images):,}" if p in parts else "–" for p in arrays.PARTS)
+    if split == "train_90_10":
+        layout = _hold_out(parts, is_unknown, data_dir)
+    layout = f"own images (checksum {own.checksum}), {layout}"
+    dtype = parts["train"].images.dtype
+    if binarization != "none":
+        if dtype.kind == "b":
+            raise DataError(f"expected binarization=none of bool images, received {binarization}")
+        unit = np.float32(255 if dtype == np.uint8 else 1)
+        parts = _mapped(parts, lambda images, _: images.astype(np.float32) / unit)
+        layout += ", means x/255" if dtype == np.uint8 else ", means as they are"
+        splits = parts["train"], parts.get("validation"), parts["test"]
+        dataset = _dynamic(name, binarization, seed, layout, splits, own.class_names)
+    else:
+        scaling, likelihood, scale = _own_scaling(dtype, dequantization, seed)
+        parts = _mapped(parts, scale)
+        dataset = DataSet(
+            name,
+            f"{scaling}, {layout}",
+            likelihood,
+            None,
+            parts["train"],
+            parts.get("validation"),
+            parts["test"],
+            own.class_names,
+        )
+    return dataclasses.replace(
+        dataset,
+        marked=np.flatnonzero(dataset.train.labels >= 0) if is_unknown else None,
+        checksum=own.checksum,
+    )
+
+
+def _mapped(parts, function):
+    """`parts` with the images `function(images, part)`."""
+    return {
+        part: dataclasses.replace(split, images=function(split.images, part))
+        for part, split in parts.items()
+    }
+
+
+def _hold_out(parts, is_unknown, data_dir):
+    """Takes a tenth of the training images for validation; returns what to say of it."""
+    if "validation" in parts:
+        raise DataError(
+            f"expected split=files, as {data_dir} has validation_images.npy, received train_90_10"
+        )
+    images, labels = parts["train"].images, parts["train"].labels
+    if is_unknown or len(images) < 10:
+        raise DataError(
+            "expected validation_images.npy and validation_labels.npy, or split=files, as not all"
+            " training images have a label; received train_90_10"
+            if is_unknown
+            else f"expected ten training images or more for train_90_10, received {len(images)}"
+        )
+    order = _fixed_order(len(images))
+    held_out = len(images) // 10
+    for part, chosen in (("validation", order[-held_out:]), ("train", order[:-held_out])):
+        own = None if labels is None else labels[chosen]
+        parts[part] = Split(images[chosen], own)
+    counts = "/".join(f"{len(parts[part].images):,}" for part in arrays.PARTS)
+    return f"{counts} (validation: a random tenth of the training images)"
+
+
+def _own_scaling(dtype, dequantization, seed):
+    """`(what to say, likelihood, function of images and part)` for images that are not binarised."""
+    if dtype != np.uint8:
+        if dequantization == "uniform":
+            raise DataError(f"expected dequantization of uint8 images only, received {dtype}")
+        kind = "binary" if dtype.kind == "b" else "real-valued, as they are, no noise added"
+        likelihood = "bernoulli" if dtype.kind == "b" else "gaussian"
+        return kind, likelihood, lambda images, _: images.astype(np.float32)
+    likelihood = _likelihood(dequantization)
+    if dequantization == "bins":
+        return "probabilities of 256 levels: (x+0.5)/256", likelihood, lambda x, _: _scale_256(x)
+    if dequantization == "none":
+        said = "x/255, no noise added (densities have no upper bound)"
+        return said, likelihood, lambda x, _: x / np.float32(255)
+    said = f"(x+u)/256, uniform noise u one grey level wide drawn once (seed {seed})"
+    return said, likelihood, lambda x, part: dequantize(x, 256, seed, f"noise {part}")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
     """How to build a data set, and its options, each with the default first."""
@@ -823,6 +924,15 @@ _RECIPES = {
         "the same plant, current and voltage only; needs the extra [pv]",
         _pv_simulated,
         _PV_SPLIT,
+    ),
+    "arrays": _Recipe(
+        "images of your own, in NumPy's .npy files, with or without labels; needs data_dir",
+        _arrays,
+        {
+            "binarization": ("none", *_DRAWN),
+            "dequantization": ("bins", "uniform", "none"),
+            "split": _ARRAYS_SPLIT,
+        },
     ),
 }
 
