@@ -308,9 +308,10 @@ def help_text(config):
             f"--{name:17s}{text}", 96, initial_indent="  ", subsequent_indent=" " * 21
         )
     lines += ["", "Fields of the configuration, each set by --config.SECTION.FIELD=VALUE:"]
+    choices = configuration.choices(config)
     for name, value in configuration.flatten(config.to_dict()).items():
-        choices = ", ".join(configuration.CHOICES.get(name, ()))
-        lines.append(f"  --config.{name}={value}" + (f"    (one of: {choices})" if choices else ""))
+        words = ", ".join(choices.get(name, ()))
+        lines.append(f"  --config.{name}={value}" + (f"    (one of: {words})" if words else ""))
     for title, entries in (
         ("Models", {name: entry.summary for name, entry in configuration.MODELS.items()}),
         ("Data sets", DATASETS),

@@ -987,7 +987,15 @@ def test_help_is_quick_and_complete():
 
 def test_help_names_the_choices_that_the_code_takes():
     from tfhvae import objectives
-    from tfhvae.models import parts, semi_supervised
+    from tfhvae.layers import autoregressive
+    from tfhvae.models import (
+        deep,
+        feature_map,
+        gaussian_hierarchy,
+        parts,
+        semi_supervised,
+        variational_ladder,
+    )
 
     choices = configuration.CHOICES
     for field, values in {
@@ -996,6 +1004,12 @@ def test_help_names_the_choices_that_the_code_takes():
         "model.label_inference": semi_supervised.LABEL_INFERENCE,
         "model.density": parts.FIXED_DENSITIES,
         "model.output_mean": parts.OUTPUT_MEANS,
+        "model.top_down": deep.TOP_DOWN,
+        "model.upward": deep.UPWARD,
+        "model.merge": variational_ladder.MERGES,
+        "model.ladders": variational_ladder.LADDERS,
+        "model.decoder": feature_map.DECODERS,
+        "model.kind": autoregressive.BLOCKS,
         "objective.kl": objectives.KL_ESTIMATES,
         "objective.gradient": objectives.GRADIENTS,
     }.items():
@@ -1004,6 +1018,14 @@ def test_help_names_the_choices_that_the_code_takes():
     assert "--config.objective.kl=sampled    (one of: sampled, analytic)" in (
         run_experiment.help_text(config)
     )
+    for model, module in (("vlae", variational_ladder), ("gaussian_hvae", gaussian_hierarchy)):
+        config = configuration.base_config(model, "small_norb")
+        choices = configuration.choices(config)
+        assert choices["model.trunk"] == module.TRUNKS
+        assert choices["dataset.cameras"] == ("left", "both")
+        assert "--config.dataset.split=None    (one of: 24k_24k, 22k_2k_24k)" in (
+            run_experiment.help_text(config)
+        )
 
 
 def test_command_that_repeats_a_run_has_no_folders_of_this_machine():

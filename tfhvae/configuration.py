@@ -15,7 +15,7 @@ import traceback
 import ml_collections
 from ml_collections import config_dict
 
-from tfhvae.data import DATASETS
+from tfhvae.data import DATASETS, OPTIONS
 from tfhvae.errors import RunError
 
 
@@ -239,6 +239,13 @@ CHOICES = {  # fields that take one of a few words, for --help
     "model.batch_normalization": ("none", "hidden", "all"),
     "model.label_inference": ("enumerated", "sum_and_sample", "gumbel"),
     "model.density": ("gaussian", "laplace"),
+    "model.top_down": ("own", "shared"),
+    "model.upward": ("means", "hidden"),
+    "model.merge": ("concatenate", "gated"),
+    "model.ladders": ("shared", "own"),
+    "model.decoder": ("pixel_cnn", "independent"),
+    "model.kind": ("residual", "gated"),
+    "model.scale": ("softplus_variance", "clipped_log_variance", "sigmoid"),
     "model.output_mean": ("sigmoid", "linear"),
     "labels.choice": LABEL_CHOICES,
     "objective.kl": ("sampled", "analytic"),
@@ -248,6 +255,7 @@ CHOICES = {  # fields that take one of a few words, for --help
     "evaluation.batch_statistics": BATCH_STATISTICS,
     "evaluation.latent_classifier": LATENT_CLASSIFIERS,
 }
+TRUNKS = {"vlae": ("dense", "conv_small", "conv_medium"), "gaussian_hvae": ("dense", "conv")}
 
 
 _SECTIONS = (
@@ -601,6 +609,17 @@ def differences(ours, theirs):
         for name in sorted(ours.keys() | theirs.keys())
         if ours.get(name) != theirs.get(name)
     ]
+
+
+def choices(config):
+    """`{field: words}` of the fields that take one of a few words, for the model and data set of a
+    configuration."""
+    options = OPTIONS[config.dataset.name]
+    return {
+        **CHOICES,
+        **{f"dataset.{name}": values for name, values in options.items()},
+        **{"model.trunk": TRUNKS.get(config.model.name, ())},
+    }
 
 
 def load(path):

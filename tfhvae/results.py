@@ -29,7 +29,7 @@ _HEADER = """# Results
 Test log-likelihoods are means in nats over the whole test set, by importance sampling with S samples;
 ± is the standard error over test images. Where S names a number of images, importance samples were
 drawn for a fixed part of them only: a value that says "corrected" is an estimate for all, by their
-ELBO; another is the mean over the part, which of MNIST is easier by 0.5 to 0.7 nats. Protocols
+ELBO; another is the mean over the part, which of MNIST is easier by 0.4 to 0.7 nats. Protocols
 differ by up to 3.5 nats: compare only within one. Each row is a folder beside this page, with its
 configuration, curve and figures; the command that repeats it stands below the table. Active units
 have KL(q‖p) > 0.01 nats; where the prior has no KL of single units, a posterior mean whose variance

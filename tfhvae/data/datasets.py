@@ -937,3 +937,4 @@ _RECIPES = {
 }
 
 DATASETS = {name: recipe.description for name, recipe in _RECIPES.items()}
+OPTIONS = {name: recipe.options for name, recipe in _RECIPES.items()}  # values, the default first

@@ -28,7 +28,7 @@ class GaussianHead(keras.layers.Layer):
         units: U, the dimension of the Gaussian.
         scale: "softplus_variance" (Sønderby et al. 2016a, Eq. 15),
             "clipped_log_variance" (the code of Tomczak & Welling 2018) or "sigmoid"
-            (Zhao et al. 2017, B.1; no scale is then above 1 + min_variance).
+            (Zhao et al. 2017, B.1; no scale is then above 1 + sqrt(min_variance)).
         log_variance_limits: `(low, high)`, for the clipped form.
         min_variance: for the softplus form. The default, 1e-6, is invisible next
             to any variance worth modelling; without it the gradient of the
