@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 import run_experiment
-from tfhvae import configuration
+from tfhvae import configuration, data
 from tfhvae.errors import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -151,6 +151,16 @@ def understood(command):
     return config
 
 
+WITHOUT_VALIDATION = ("60k_10k", "24k_24k", "73k_26k", "604k_26k", "files")  # splits
+
+
+def has_validation(config):
+    """Whether the data set of a configuration has a validation part."""
+    name, split = config.dataset.name, config.dataset.split
+    split = split or data.OPTIONS[name].get("split", ("",))[0]
+    return name != "half_moons" and split not in WITHOUT_VALIDATION
+
+
 @pytest.mark.parametrize("summary", RESULTS, ids=lambda path: path.parent.name)
 def test_the_command_beside_a_result_makes_its_configuration(summary, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -177,7 +187,8 @@ def test_commands_of_the_documentation_are_understood(monkeypatch):
     commands = [c for c in commands if not any(word in c for word in elsewhere)]
     assert len(commands) > 100
     for command in commands:
-        understood(command)
+        config = understood(command)
+        assert has_validation(config) or not config.training.patience, command
 
 
 def test_the_first_stage_has_a_learning_rate_of_its_own():
