@@ -309,3 +309,10 @@ def test_a_class_of_no_probability_counts_nothing(jit_compile):
     inside = bounds.importance_weighted(trace, classes="inside")
     expected = bounds.importance_weighted(make_trace("enumerated"), classes="inside")
     np.testing.assert_allclose(inside, expected, rtol=1e-6)
+
+
+def test_log_mean_exp_of_an_axis_known_later():
+    values = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
+    spec = [tf.TensorSpec([None, 3], tf.float32)]
+    found = tf.function(lambda v: bounds.log_mean_exp(v, 0), input_signature=spec)(values)
+    np.testing.assert_allclose(found, np.log(np.exp(values).mean(0)), rtol=1e-5)

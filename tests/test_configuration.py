@@ -191,6 +191,15 @@ def test_commands_of_the_documentation_are_understood(monkeypatch):
         assert has_validation(config) or not config.training.patience, command
 
 
+def test_a_limit_that_normalisation_undoes_is_refused():
+    config = configuration.base_config("vae", "digits")
+    config.optimizer.normalize_gradients = True
+    configuration.check(config)
+    config.optimizer.global_clipnorm = 1.0
+    with pytest.raises(RunError, match="at most one of optimizer.global_clipnorm"):
+        configuration.check(config)
+
+
 def test_the_first_stage_has_a_learning_rate_of_its_own():
     config = configuration.load(str(ROOT / "configs" / "m1_m2.py"))
     config.optimizer.learning_rate = 3e-3

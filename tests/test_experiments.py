@@ -31,6 +31,7 @@ from tfhvae import (
     files,
     hardware,
     reporting,
+    results,
     training,
 )
 from tfhvae.errors import RunError
@@ -553,8 +554,67 @@ def test_what_a_kill_left_half_written_goes(tmp_path):
     kept = [tmp_path / ".gitignore", tmp_path / "mine.0123abcd.txt"]
     for path in (*left, *kept):
         path.write_text("half")
+        os.utime(path, (0, 0))
+    being_written = tmp_path / ".76543210.evaluation.partial.npz"  # by another process
+    being_written.write_text("half")
     run.train()
+    assert being_written.exists()
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+def test_a_half_written_figure_is_no_part_of_a_record(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    (run / "figures" / ".0123abcd.samples.png").write_text("half")
+    target = pathlib.Path(results.add(str(run), str(tmp_path / "results")))
+    names = {path.name for path in (target / "figures").iterdir()}
+    assert "samples.png" in names and ".0123abcd.samples.png" not in names
+
+
+def test_a_longer_run_has_no_model_of_fewer_epochs(tmp_path, monkeypatch):
+    first = str(tmp_path / "first")
+    experiments.Run(small_config(epochs=1), first, hardware_options=GRAPH).train()
+    longer = experiments.Run(small_config(epochs=2), first, hardware_options=GRAPH)
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(longer.model), "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        longer.train()
+    monkeypatch.undo()
+    config = small_config(epochs=1)
+    config.training.initial_run = first
+    with pytest.raises(RunError, match="no model.keras"):
+        experiments.Run(config, str(tmp_path / "second"), hardware_options=GRAPH)
+    experiments.Run(small_config(epochs=2), first, hardware_options=GRAPH).train()
+    second = experiments.Run(config, str(tmp_path / "second"), hardware_options=GRAPH)
+    for theirs, ours in zip(longer.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(theirs, ours)
+
+
+def test_a_test_set_of_one_image_has_no_standard_error(tmp_path):
+    digits = data.load("digits")
+    one = data.Split(digits.test.images[:1], digits.test.labels[:1])
+    config = small_config("m2", 1)
+    config.labels.num_labels, config.evaluation.classifier_samples = 20, 2
+    dataset = dataclasses.replace(digits, test=one)
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH, dataset=dataset)
+    run.train()
+    summary = run.evaluate()
+    assert summary["test/error_percent_stderr"] is None
+    assert summary["test/log_likelihood_stderr"] is None
+    reporting.print_summary(summary)
+    assert {"samples", "analogies"} <= {pathlib.Path(path).stem for path in run.draw()}
+    with np.load(run.sample(4)[0]) as archive:
+        assert archive["y"].shape == (4,)
+
+
+def test_a_batch_of_one_image_is_refused_of_a_normalised_model(tmp_path):
+    config = small_config("deep_vae")
+    config.model.batch_normalization, config.training.batch_size = "all", 1
+    with pytest.raises(RunError, match="two images or more in a batch .training.batch_size."):
+        experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
 
 
 def test_unreadable_checkpoint_is_passed_over(tmp_path):

@@ -1040,3 +1040,42 @@ def test_an_activation_of_gated_layers_is_refused():
     with pytest.raises(ValueError, match="expected gated=False .* activation='tanh'"):
         models.VAE((4, 4, 1), activation="tanh")
     assert models.VAE((4, 4, 1), activation="tanh", gated=False).config["activation"] == "tanh"
+
+
+@pytest.mark.parametrize("name", models.__all__)
+def test_event_shapes_have_three_numbers(name):
+    make = getattr(models, name)
+    if name in ("LatentVariableModel", "SemiSupervisedModel"):
+        pytest.skip("the base of others")
+    with pytest.raises(ValueError, match=r"\(height, width, channels\). Received: event_shape=\("):
+        make((784,))
+
+
+def test_single_batches_as_keras_gives_them():
+    rng = np.random.default_rng(0)
+    x = (rng.random((32, 4, 4, 1)) > 0.5).astype(np.float32)
+    model = models.VAE((4, 4, 1), latent_dim=3, hidden_units=(8,))
+    model.compile(objective=Objective(), jit_compile=False)
+    assert np.isfinite(model.train_on_batch(x, return_dict=True)["bound"])
+    assert np.isfinite(model.test_on_batch(x, return_dict=True)["bound"])
+    model = models.M2((4, 4, 1), latent_dim=2, hidden_units=(8,))
+    model.compile(objective=SemiSupervisedObjective(), jit_compile=False)
+    logs = model.test_on_batch(x, np.arange(32) % 10, return_dict=True)
+    assert np.isfinite(logs["bound"]) and 0 <= logs["error_percent"] <= 100
+
+
+def test_gradient_norm_is_that_of_the_loss_under_a_loss_scale():
+    norms = []
+    x = (np.random.default_rng(0).random((32, 4, 4, 1)) > 0.5).astype(np.float32)
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(0)
+            model = models.VAE((4, 4, 1), latent_dim=3, hidden_units=(8,))
+            model.compile(keras.optimizers.SGD(1e-6), Objective(), jit_compile=False)
+            history = model.fit(x, batch_size=32, epochs=3, shuffle=False, verbose=0).history
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert np.isfinite(history["gradient_norm"]).all()
+        norms.append(history["gradient_norm"][-1])
+    assert norms[1] == pytest.approx(norms[0], rel=0.1) and norms[0] > 0

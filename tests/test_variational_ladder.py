@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfhvae import bounds, configuration, evaluation, experiments, figures, plotting
 from tfhvae.errors import RunError
 from tfhvae.layers import BatchNormalization, GaussianHead
-from tfhvae.models import M2, VAE, VLAE, GaussianHVAE, PixelHVAE, parts
+from tfhvae.models import M2, VAE, VLAE, GaussianHVAE, PixelCNNModel, PixelHVAE, parts
 from tfhvae.models.convolutions import ConvolutionStack
 from tfhvae.objectives import ExponentialWarmup
 
@@ -419,6 +419,12 @@ def test_gibbs_chain_of_layers_that_all_make_the_image(seeded):
     ):
         chain = evaluation.gibbs_chain(model, random_images((4, 4, 1)), 2)
         assert set(np.unique(chain.sample)) == {0.0, 1.0}
+
+
+def test_gibbs_chain_refuses_a_model_that_draws_nothing():
+    model = PixelCNNModel((4, 4, 1), pixel_filters=4)
+    with pytest.raises(ValueError, match="latent variables for a Gibbs chain. Received: PixelCNNM"):
+        evaluation.gibbs_chain(model, np.zeros([2, 4, 4, 1], np.float32), 2)
 
 
 def test_gibbs_chain_refuses():

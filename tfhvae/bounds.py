@@ -18,6 +18,7 @@ References: Kingma & Welling 2014; Burda et al. 2016, Eq. 8; Maaløe 2018, Eq. 3
 """
 
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -54,7 +55,7 @@ def importance_weighted(
         raise ValueError(
             f"expected num_importance=1 where classes are drawn. Received: {num_importance=}"
         )
-    if not isinstance(num_importance, int) or num_importance < 1:
+    if not isinstance(num_importance, numbers.Integral) or num_importance < 1:
         raise ValueError(f"expected a positive integer. Received: {num_importance=}")
     per_sample = _reduce_classes(trace, log_weights(trace, beta, class_beta), classes)
     samples = per_sample.shape[0]
@@ -84,7 +85,12 @@ def elbo(trace: Trace, beta=1.0, free_bits=0.0, class_beta=1.0):
 
 def log_mean_exp(values, axis):
     """log of the mean of exp(values) along `axis`."""
-    return tf.reduce_logsumexp(values, axis) - math.log(values.shape[axis])
+    count = values.shape[axis]
+    if count is None:  # known only when the graph runs
+        log_count = tf.math.log(tf.cast(tf.shape(values)[axis], values.dtype))
+    else:
+        log_count = math.log(count)
+    return tf.reduce_logsumexp(values, axis) - log_count
 
 
 def normalized_weights(log_w, num_importance):

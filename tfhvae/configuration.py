@@ -575,6 +575,11 @@ def check(config):
             "expected at most one of optimizer.element_clip and "
             "optimizer.normalize_gradients, received both"
         )
+    if config.optimizer.global_clipnorm is not None and config.optimizer.normalize_gradients:
+        raise RunError(
+            "expected at most one of optimizer.global_clipnorm and optimizer.normalize_gradients, "
+            "which undoes it. Received both"
+        )
     if not 0 <= config.seed < 2**31:
         raise RunError(f"expected a seed from 0 to 2147483647. Received: {config.seed}")
 

@@ -235,9 +235,11 @@ def classify(model, x, num_samples=100, seed=0, batch_size=None, **options):
 
     Raises:
       ValueError: if `num_samples` is not a positive integer, or for no images, or other ones than
-        the model takes.
+        the model takes, or a model without classes.
     """
     num_samples = positive_integer(num_samples, "num_samples")
+    if not hasattr(model, "classify"):
+        raise ValueError(f"expected a model with classes. Received: {type(model).__name__}")
     _check_images(model, x)
     rows = num_samples * model.num_classes
     batch_size = batch_size or max(1, min(200, model.rows_at_once // rows))
@@ -375,12 +377,17 @@ def gibbs_chain(model, x, num_steps=100, seed=0, pass_means=False):
       A `GibbsChain` of T steps; the state before the first one is not in it.
 
     Raises:
-      ValueError: for a model with classes, without a step, or to pass on the means of an
-        autoregressive p(x|z).
+      ValueError: for a model with classes or without latent variables, without a step, or to pass
+        on the means of an autoregressive p(x|z).
     """
     if hasattr(model, "class_log_probs"):
         raise ValueError(
             f"expected a model without classes for a Gibbs chain. Received: {type(model).__name__}"
+        )
+    if not model.noise_shapes:
+        raise ValueError(
+            "expected a model with latent variables for a Gibbs chain. Received: "
+            f"{type(model).__name__}"
         )
     if pass_means and model.is_autoregressive:
         raise ValueError(

@@ -123,6 +123,11 @@ class Run:
                 "expected two labelled images or more in a batch (labels.batch_size), as batch "
                 f"normalisation leaves nothing of one. Received: {per_batch}"
             )
+        if config.training.batch_size < 2 and training.batch_statistics(self.model):
+            raise RunError(
+                "expected two images or more in a batch (training.batch_size), as batch "
+                f"normalisation leaves nothing of one. Received: {config.training.batch_size}"
+            )
         _initialize_pseudo_inputs(self.model, config, self.dataset)
         self.state = self.checkpoints.restore(self.model) or self._begin()
         self._last_weights = None  # where the best ones stand in their place before the end
@@ -235,6 +240,7 @@ class Run:
             mean=generation.mean.numpy(),
             sample=generation.sample.numpy(),
             **generation.latents,
+            **({} if generation.y is None else {"y": generation.y.numpy()}),
         )
         if self.dataset.column_names is not None:
             sheet = figures.column_samples(self.model, self.dataset, self.config.seed)
@@ -417,6 +423,14 @@ class Run:
             raise RunError(
                 "another worker has stopped; start all of them again with the same command"
             ) from error
+
+    @property
+    def _warmup_epochs(self):
+        """Epochs before beta is 1; of an exponential warm-up, which never ends, 0.99."""
+        config = self.config.objective
+        return config.warmup_epochs or math.ceil(
+            math.log(100.0) * config.exponential_warmup_steps / self.steps
+        )
 
     def _training_pictures(self):
         """What `TensorBoardLog` draws: nothing of a table."""
@@ -648,6 +662,8 @@ class Run:
         path = self.path("config.json")
         try:
             if self.is_chief and (self._is_longer or not self._is_claimed):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.path("model.keras"))  # of fewer epochs
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
@@ -737,7 +753,7 @@ class Run:
             mean, error = evaluation.mean_and_standard_error(100.0 * wrong)
             return {
                 f"test/error_percent{suffix}": mean,
-                f"test/error_percent{suffix}_stderr": error,
+                f"test/error_percent{suffix}_stderr": None if np.isnan(error) else error,
             }
 
         return {

@@ -495,7 +495,7 @@ def _image_sheets(model, dataset, seed, class_names):
         "samples": samples(model, seed, to_pictures),
         "reconstructions": reconstructions(model, test, seed, to_pictures=to_pictures),
     }
-    if model.noise_shapes:
+    if model.noise_shapes and len(test) > 1:
         figures["interpolations"] = interpolations(model, test, seed, to_pictures=to_pictures)
     if isinstance(model, FAME) and model.is_autoregressive:
         figures["masked_reconstructions"] = masked_reconstructions(
@@ -556,14 +556,6 @@ def _figures_of_evaluation(model, dataset, seed, evaluation, published):
     if not sites:
         return figures
     figures |= {
-        "latent_pca": latent_pca(
-            model,
-            dataset.test.images,
-            dataset.test.labels,
-            dataset.class_names,
-            seed,
-            unit_kl=unit_kl,
-        ),
         "active_units": plotting.active_units(
             {site: estimates.variance_of_means(evaluation, site) for site in sites}, unit_kl
         ),
@@ -573,6 +565,15 @@ def _figures_of_evaluation(model, dataset, seed, evaluation, published):
             estimates.mean_log_likelihood(evaluation["elbo"], evaluation["log_likelihood"])[0],
         ),
     }
+    if len(dataset.test.images) > 1:
+        figures["latent_pca"] = latent_pca(
+            model,
+            dataset.test.images,
+            dataset.test.labels,
+            dataset.class_names,
+            seed,
+            unit_kl=unit_kl,
+        )
     if len(sites) > 1:
         figures["kl_per_layer"] = plotting.kl_per_layer(
             kl, kl_standard and {site: float(v.mean()) for site, v in kl_standard.items()}

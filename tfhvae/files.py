@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import re
+import time
 import uuid
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..")
+_LEAST_AGE = 600.0  # seconds; what is younger may be another process's, which evaluates or draws
 
 
 @contextlib.contextmanager
@@ -31,10 +33,13 @@ def atomic_path(path):
 
 
 def remove_leftovers(folder):
-    """Removes what killed processes have left of `atomic_path` in a folder."""
+    """Removes what killed processes have left of `atomic_path` in a folder, once it is ten minutes
+    old."""
     for name in os.listdir(folder):
-        if _TEMPORARY.match(name):
-            os.remove(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        with contextlib.suppress(FileNotFoundError):
+            if _TEMPORARY.match(name) and time.time() - os.path.getmtime(path) > _LEAST_AGE:
+                os.remove(path)
 
 
 def write_text(path, text):

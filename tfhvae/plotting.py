@@ -7,10 +7,8 @@ divergences are in nats. A figure becomes a TensorBoard image by `to_rgb_array`,
 """
 
 import math
-import os
 import pathlib
 import textwrap
-import threading
 from typing import NamedTuple
 
 import matplotlib
@@ -22,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from tfhvae import files
 
 DPI = 120
 
@@ -1257,13 +1257,9 @@ def save(figure, path, dpi=DPI):
     path = pathlib.Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f'expected a path ending in ".png", received: {path}')
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        FigureCanvasAgg(figure)
-        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    FigureCanvasAgg(figure)
+    with files.atomic_path(str(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
 
 
 class _Sheet(NamedTuple):

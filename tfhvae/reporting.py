@@ -4,6 +4,12 @@ from rich.console import Console
 from rich.table import Table
 
 
+def mean_and_error(summary, key, unit=""):
+    """A mean of a summary with its standard error, where it has one: of one image there is none."""
+    error = summary[f"{key}_stderr"]
+    return f"{summary[key]:.2f}" + (f" ± {error:.2f}" if error is not None else "") + unit
+
+
 def print_summary(summary):
     """Prints a run's summary as a table."""
     table = Table(
@@ -12,15 +18,11 @@ def print_summary(summary):
         show_header=False,
     )
     table.add_row("protocol", summary["protocol"])
-    error = summary["test/log_likelihood_stderr"]
-    log_likelihood = f"{summary['test/log_likelihood']:.2f}" + (
-        f" ± {error:.2f}" if error is not None else ""
-    )
     images, all_images = summary["test/likelihood_images"], summary["test/images"]
     of_all = f" of {all_images}" * (images < all_images)
     table.add_row(
         f"log-likelihood (L_{summary['test/eval_samples']}, {images}{of_all} images)",
-        f"{log_likelihood} nats",
+        mean_and_error(summary, "test/log_likelihood", " nats"),
     )
     protocol = f"; {summary['published/protocol']}" if summary["published/protocol"] else ""
     if summary["published/log_likelihood"] is not None:
@@ -31,14 +33,10 @@ def print_summary(summary):
     if "test/error_percent" in summary:
         table.add_row(
             f"error of {summary['test/classifier']}, {summary['num_labels']} labels",
-            f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %",
+            mean_and_error(summary, "test/error_percent", " %"),
         )
         if "test/error_percent_q" in summary:  # CaGeM has two classifiers
-            table.add_row(
-                "error of q(y|x)",
-                f"{summary['test/error_percent_q']:.2f} ± "
-                f"{summary['test/error_percent_q_stderr']:.2f} %",
-            )
+            table.add_row("error of q(y|x)", mean_and_error(summary, "test/error_percent_q", " %"))
         if summary["published/error_percent"] is not None:
             table.add_row(
                 f"published ({summary['published/source']})",

@@ -21,6 +21,7 @@ import numpy as np
 
 from tfhvae import configuration, files, plotting, startup
 from tfhvae.errors import RunError
+from tfhvae.reporting import mean_and_error
 
 RECORD = ("summary.json", "config.json", "metrics.csv")
 _PER_IMAGE = "per_image.npz"  # of a record
@@ -95,7 +96,12 @@ def add(run_folder, results):
         files.write_text(path, configuration.to_json(config))
     figures = os.path.join(run_folder, "figures")
     if os.path.isdir(figures):
-        shutil.copytree(figures, os.path.join(target, "figures"), dirs_exist_ok=True)
+        shutil.copytree(
+            figures,
+            os.path.join(target, "figures"),
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(".*"),
+        )
     return target
 
 
@@ -222,9 +228,7 @@ def _outcomes(summaries):
         *(
             row(
                 title,
-                lambda s, key=key: (
-                    f"{s[key]:.2f} ± {s[f'{key}_stderr']:.2f} %" if key in s else "–"
-                ),
+                lambda s, key=key: mean_and_error(s, key, " %") if key in s else "–",
             )
             for key, title in errors.items()
         ),
@@ -733,7 +737,7 @@ def _details(results, name, summary):
         published = summary.get("published/error_percent")
         latent += (
             f". Classification error with {summary['num_labels']} labels "
-            f"{summary['test/error_percent']:.2f} ± {summary['test/error_percent_stderr']:.2f} %"
+            + mean_and_error(summary, "test/error_percent", " %")
             + (
                 f", published {_with_protocol(published, summary, ' %')}"
                 if published is not None
@@ -741,10 +745,7 @@ def _details(results, name, summary):
             )
         )
         if "test/error_percent_q" in summary:
-            latent += (
-                f"; of q(y|x) {summary['test/error_percent_q']:.2f} ± "
-                f"{summary['test/error_percent_q_stderr']:.2f} %"
-            )
+            latent += "; of q(y|x) " + mean_and_error(summary, "test/error_percent_q", " %")
     folder = os.path.join(results, name, "figures")
     pictures = os.listdir(folder) if os.path.isdir(folder) else []
     pictures.sort(key=lambda name: (name != "samples.png", name))

@@ -67,6 +67,11 @@ class LatentVariableModel(keras.Model):
                 f"Received: dtype={self.dtype_policy.name}"
             )
         self.event_shape = tuple(event_shape)
+        if len(self.event_shape) != 3:
+            raise ValueError(
+                "expected event_shape to be (height, width, channels). "
+                f"Received: event_shape={self.event_shape}"
+            )
         self.likelihood = None  # of the pixels, where the model has a word for it
         self.objective = None
         self._is_evaluating = False
@@ -359,7 +364,7 @@ class LatentVariableModel(keras.Model):
     def train_step(self, x):
         """One update. `x`: a batch as the objective takes it: images, or of semi-supervised models
         `((x_labelled, y), x)`."""
-        x = self.objective.checked(self, x)
+        x = self.objective.checked(self, _without_targets(x))
         step = tf.identity(self.optimizer.iterations)  # before the update counts on
         noise = self.objective.noise(self, self._step_seed(step), x)
         update = self._update_of_replicas if self._is_distributed else self._compiled_update
@@ -369,7 +374,7 @@ class LatentVariableModel(keras.Model):
     def test_step(self, x):
         """The bound of a batch, as `Objective.evaluate` takes it: images, or of semi-supervised
         models `(x, y)`."""
-        x = self.objective.checked(self, x, training=False)
+        x = self.objective.checked(self, _without_targets(x), training=False)
         step = self.test_means.count
         count = _batch_size(x)
         noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), count, 1)
@@ -415,7 +420,7 @@ class LatentVariableModel(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
         scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)
-        scalars["gradient_norm"] = tf.linalg.global_norm(gradients)
+        scalars["gradient_norm"] = self._unscaled_norm(gradients)
         return gradients, self.train_means.pack(scalars, unit_kl)
 
     def _update(self, x, noise):
@@ -445,12 +450,30 @@ class LatentVariableModel(keras.Model):
         gradients, averages = rest[: len(gradients)], rest[len(gradients) :]
         for variable, average in zip(followers, averages):
             variable.assign(average)
+        norm = self._unscaled_norm(gradients)  # before the loss scale may change
         self.optimizer.apply_gradients(zip(gradients, variables))
-        return self.train_means.replace(means, "gradient_norm", tf.linalg.global_norm(gradients))
+        return self.train_means.replace(means, "gradient_norm", norm)
+
+    def _unscaled_norm(self, gradients):
+        """Of the gradients of the loss itself. A loss scale (mixed_float16) is divided out; steps
+        that overflow, which the optimiser leaves out to lower it, count as 0."""
+        scale = getattr(self.optimizer, "dynamic_scale", None)
+        norm = tf.linalg.global_norm(gradients)
+        if scale is None:
+            return norm
+        return tf.where(tf.math.is_finite(norm), norm / tf.convert_to_tensor(scale), 0.0)
 
     def _test(self, x, noise):
         scalars, unit_kl, q_means = self.objective.evaluate(self, x, noise)
         return self.test_means.pack(scalars, unit_kl), q_means
+
+
+def _without_targets(data):
+    """A batch without the Nones that Keras' `train_on_batch` and `test_on_batch` put in the place of
+    targets and weights."""
+    if isinstance(data, tuple) and len(data) == 3 and data[-1] is None:
+        return data[0] if data[1] is None else data[:2]
+    return data
 
 
 def _batch_size(data):
