@@ -574,7 +574,9 @@ def test_a_half_written_figure_is_no_part_of_a_record(finished, tmp_path):
 def test_a_longer_run_has_no_model_of_fewer_epochs(tmp_path, monkeypatch):
     first = str(tmp_path / "first")
     experiments.Run(small_config(epochs=1), first, hardware_options=GRAPH).train()
-    longer = experiments.Run(small_config(epochs=2), first, hardware_options=GRAPH)
+    two_epochs = small_config(epochs=1)
+    two_epochs.training.epochs = 2
+    longer = experiments.Run(two_epochs, first, hardware_options=GRAPH)
 
     def killed(*arguments, **options):
         raise KeyboardInterrupt
@@ -587,7 +589,7 @@ def test_a_longer_run_has_no_model_of_fewer_epochs(tmp_path, monkeypatch):
     config.training.initial_run = first
     with pytest.raises(RunError, match="no model.keras"):
         experiments.Run(config, str(tmp_path / "second"), hardware_options=GRAPH)
-    experiments.Run(small_config(epochs=2), first, hardware_options=GRAPH).train()
+    experiments.Run(two_epochs, first, hardware_options=GRAPH).train()
     second = experiments.Run(config, str(tmp_path / "second"), hardware_options=GRAPH)
     for theirs, ours in zip(longer.model.get_weights(), second.model.get_weights(), strict=True):
         np.testing.assert_array_equal(theirs, ours)
