@@ -132,7 +132,7 @@ class HVAE(TwoLevelModel):
 
     Args:
       event_shape: `(height, width, channels)`.
-      likelihood: "bernoulli" or "discretized_logistic".
+      likelihood: "bernoulli", "gaussian" or "discretized_logistic".
       latent_dims: `(units of z1, units of z2)`.
       hidden_units: width of every hidden layer.
       prior: of z2: "standard", "mixture" or "vampprior".

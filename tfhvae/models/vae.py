@@ -20,7 +20,7 @@ class VAE(LatentVariableModel):
 
     Args:
       event_shape: `(height, width, channels)`.
-      likelihood: "bernoulli" or "discretized_logistic".
+      likelihood: "bernoulli", "gaussian" or "discretized_logistic".
       latent_dim: units of z.
       hidden_units: of the encoder, first layer first; the decoder has them in reverse.
       gated: gated dense layers (Tomczak & Welling) instead of `activation`.
