@@ -714,6 +714,10 @@ def test_divergence_names_step_term_and_checkpoint(tmp_path):
     ):
         run.train()
     assert not run.checkpoints.paths()
+    config.optimizer.normalize_gradients = True  # beside which no limit of the norm is taken
+    run = experiments.Run(config, str(tmp_path / "normalized"), hardware_options=GRAPH)
+    with pytest.raises(RunError, match="Try a lower --config.optimizer.learning_rate.$"):
+        run.train()
 
 
 def test_early_stopping_counts_after_warm_up_and_keeps_the_best():

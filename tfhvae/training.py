@@ -305,10 +305,12 @@ class Recorder(keras.callbacks.Callback):
                 else "there is no checkpoint yet"
             )
             elsewhere = " in another --workdir" if newest else ""
+            # Normalised gradients need no limit, and `configuration.check` takes none beside them.
+            is_normalized = isinstance(self.model.optimizer, NormalizedGradientAdam)
+            limit = "" if is_normalized else ", or --config.optimizer.global_clipnorm"
             raise RunError(
                 f"training diverged at step {step} (epoch {self.state.epoch + 1}): not finite: {terms}; {last}. "
-                "Try a lower --config.optimizer.learning_rate, or --config.optimizer.global_clipnorm"
-                f"{elsewhere}."
+                f"Try a lower --config.optimizer.learning_rate{limit}{elsewhere}."
             )
 
     def on_epoch_end(self, epoch, logs=None):
