@@ -424,14 +424,6 @@ class Run:
                 "another worker has stopped; start all of them again with the same command"
             ) from error
 
-    @property
-    def _warmup_epochs(self):
-        """Epochs before beta is 1; of an exponential warm-up, which never ends, 0.99."""
-        config = self.config.objective
-        return config.warmup_epochs or math.ceil(
-            math.log(100.0) * config.exponential_warmup_steps / self.steps
-        )
-
     def _training_pictures(self):
         """What `TensorBoardLog` draws: nothing of a table."""
         dataset = self.dataset
