@@ -522,6 +522,17 @@ def test_saved_model_gives_the_same_trace(name, tmp_path):
     assert_same_trace(model.trace(x, noise=noise), loaded.trace(x, noise=noise), rtol=0)
 
 
+@pytest.mark.parametrize("name", ["ladder vae bn", "sdgm", "pixel cnn", "fame"])
+def test_an_exported_model_reconstructs_batches_of_any_size(name, tmp_path):
+    model, x = new_model(name), images(name)
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(tmp_path / "exported")
+    assert served.serve(x).shape == x.shape
+    first, again = served.serve(x[:1]), served.serve(x[:1])
+    assert first.shape == (1, *x.shape[1:]) and np.isfinite(first).all()
+    assert np.array_equal(first, again) == (not model.noise_shapes)  # z is drawn anew
+
+
 @one_of_each_class
 def test_mixed_precision_is_kept_by_a_saved_model(name, tmp_path):
     """Models are called and traced with layers in bfloat16; loaded under another policy, they keep

@@ -1078,6 +1078,22 @@ def test_a_saved_model_gives_the_same_trace(name, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["m2", "cagem bn"])
+def test_a_classifier_can_be_exported(name, tmp_path):
+    model = model_of(name)
+    x, archive = images(model), keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "classify",
+        lambda x: model.classify(x, num_samples=2),
+        input_signature=[tf.TensorSpec([None, *model.event_shape])],
+    )
+    archive.write_out(tmp_path / "classifier", verbose=False)
+    served = tf.saved_model.load(tmp_path / "classifier")
+    np.testing.assert_allclose(tf.reduce_sum(served.classify(x), -1), np.ones(BATCH), rtol=1e-5)
+    assert served.classify(x[:1]).shape == (1, model.num_classes)
+
+
 def test_a_saved_model_keeps_how_it_infers_classes(tmp_path):
     model = model_of("m2", label_inference="gumbel", temperature=0.3)
     model.save(tmp_path / "model.keras")

@@ -309,6 +309,20 @@ class LatentVariableModel(keras.Model):
         finally:
             keras.config.set_dtype_policy(policy)
 
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        **kwargs,
+    ):
+        """As in Keras, of `call`: a reconstruction of each image, in batches of any size. Needs no
+        call before."""
+        if input_signature is None:
+            input_signature = [keras.InputSpec(dtype="float32", shape=(None, *self.event_shape))]
+        super().export(filepath, format, verbose, input_signature, **kwargs)
+
     def get_compile_config(self):
         """Saved models hold weights and architecture; how they were trained stands in the
         experiment's configuration."""
