@@ -119,7 +119,26 @@ def test_a_tenth_of_the_training_images_may_be_for_validation(tmp_path):
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(40))
     np.testing.assert_array_equal(dataset.validation.labels, parts[1] % 3)
     np.testing.assert_array_equal(dataset.train.labels, parts[0] % 3)
-    assert "36/4/9 (validation: a random tenth" in dataset.protocol
+    assert "36/4/9 (validation: a random tenth of the training images)" in dataset.protocol
+
+
+def test_of_partly_labelled_images_a_tenth_of_those_with_a_label_is_for_validation(tmp_path):
+    numbered = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None], (40, *SHAPE))
+    labels = np.where(np.arange(40) < 30, np.arange(40) % 3, -1)
+    folder = folder_of(tmp_path, train_images=numbered, train_labels=labels, **WITHOUT_VALIDATION)
+    dataset = data.load("arrays", data_dir=folder, split="train_90_10", dequantization="none")
+    train, validation = (
+        np.rint(part.images[:, 0, 0, 0] * 255).astype(int)
+        for part in (dataset.train, dataset.validation)
+    )
+    assert len(validation) == 3 and (validation < 30).all()
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(40))
+    np.testing.assert_array_equal(dataset.train.labels, labels[train])
+    np.testing.assert_array_equal(dataset.validation.labels, labels[validation])
+    np.testing.assert_array_equal(dataset.marked, np.flatnonzero(train < 30))
+    assert "37/3/9 (validation: a random tenth of the training images with a label)" in (
+        dataset.protocol
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,9 +163,9 @@ def test_a_tenth_of_the_training_images_may_be_for_validation(tmp_path):
         ({"train_labels": np.array([{}] * 40)}, {}, "as numpy.save writes it"),
         ({}, {"split": "train_90_10"}, "validation_images.npy, received train_90_10"),
         (
-            WITHOUT_VALIDATION | {"train_labels": np.arange(40) - 1},
+            WITHOUT_VALIDATION | {"train_labels": np.where(np.arange(40) < 9, 0, -1)},
             {"split": "train_90_10"},
-            "not all training images have a label",
+            "ten training images with a label or more for train_90_10, received 9",
         ),
         (
             {f"{part}_images": images_of(part, bool) for part in COUNTS},

@@ -808,20 +808,18 @@ def _hold_out(parts, is_unknown, data_dir):
             f"expected split=files, as {data_dir} has validation_images.npy, received train_90_10"
         )
     images, labels = parts["train"].images, parts["train"].labels
-    if is_unknown or len(images) < 10:
-        raise DataError(
-            "expected validation_images.npy and validation_labels.npy, or split=files, as not all"
-            " training images have a label; received train_90_10"
-            if is_unknown
-            else f"expected ten training images or more for train_90_10, received {len(images)}"
-        )
     order = _fixed_order(len(images))
-    held_out = len(images) // 10
-    for part, chosen in (("validation", order[-held_out:]), ("train", order[:-held_out])):
+    eligible = order[labels[order] >= 0] if is_unknown else order
+    what = "training images" + (" with a label" if is_unknown else "")
+    if len(eligible) < 10:
+        raise DataError(f"expected ten {what} or more for train_90_10, received {len(eligible)}")
+    held_out = eligible[-(len(eligible) // 10) :]
+    rest = order[~np.isin(order, held_out)]
+    for part, chosen in (("validation", held_out), ("train", rest)):
         own = None if labels is None else labels[chosen]
         parts[part] = Split(images[chosen], own)
     counts = "/".join(f"{len(parts[part].images):,}" for part in arrays.PARTS)
-    return f"{counts} (validation: a random tenth of the training images)"
+    return f"{counts} (validation: a random tenth of the {what})"
 
 
 def _own_scaling(dtype, dequantization, seed):
