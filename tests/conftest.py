@@ -98,7 +98,7 @@ def linear_gaussian():
 
         def trace(self, x, num_samples=1, noise=None, values=None, training=False):
             v, values = self.named, values or {}
-            noise = self.noise_or_draw(noise, x, num_samples)
+            x, noise = self.images_and_noise(x, noise, num_samples)
             y = tf.matmul(tf.reshape(x, [-1, 4]) - v["b"], v["u"])  # [B, 3]
             q_z2 = (v["q_z2_x"] * y, tf.exp(v["q_z2_log_scale"]))
             z2 = draw(q_z2, STANDARD_NORMAL, noise["z2"], values.get("z2"))

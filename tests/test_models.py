@@ -1072,6 +1072,115 @@ def test_single_batches_as_keras_gives_them():
     assert np.isfinite(logs["bound"]) and 0 <= logs["error_percent"] <= 100
 
 
+def small_vae(**kwargs):
+    model = models.VAE((4, 4, 1), latent_dim=3, hidden_units=(8,), **kwargs)
+    model.compile(objective=Objective(), jit_compile=False)
+    return model
+
+
+def binary_images(count):
+    return (np.random.default_rng(0).random((count, 4, 4, 1)) > 0.5).astype(np.float32)
+
+
+def test_inputs_in_a_tuple_as_generators_yield_them():
+    x = binary_images(32)
+
+    def batches():
+        while True:
+            yield (x[:8],)
+
+    history = small_vae().fit(
+        batches(), steps_per_epoch=2, validation_data=batches(), validation_steps=1, verbose=0
+    )
+    assert np.isfinite(history.history["val_bound"]).all()
+    model = models.M2((4, 4, 1), latent_dim=2, hidden_units=(8,))
+    model.compile(objective=SemiSupervisedObjective(), jit_compile=False)
+    history = model.fit(((x, np.arange(32) % 10), x), verbose=0)
+    assert np.isfinite(history.history["bound"]).all()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_losses_of_layers_are_minimised_with_the_bound(jit_compile, seeded):
+    x, weight = binary_images(8), 3.0
+    model = models.VAE((4, 4, 1), latent_dim=3, hidden_units=(8,))
+    noise, kernel = model.noise(0, 8), model.pixels.kernel
+
+    def gradient(regularizer):
+        kernel.regularizer = regularizer
+        model.compile(objective=Objective(), jit_compile=jit_compile)
+        gradients, _ = model._compiled_gradients(tf.constant(x), noise)
+        return next(g for g, v in zip(gradients, model.trainable_variables) if v is kernel).numpy()
+
+    difference = gradient(keras.regularizers.L2(weight)) - gradient(None)
+    np.testing.assert_allclose(difference, 2.0 * weight * kernel.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_of_a_subclass_are_reset_and_named():
+    class Counting(models.VAE):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.batches = keras.metrics.Sum("batches")
+
+        def train_step(self, x):
+            logs = super().train_step(x)
+            self.batches.update_state(1.0)
+            return {**logs, "batches": self.batches.result()}
+
+        def test_step(self, x):
+            logs = super().test_step(x)
+            self.batches.update_state(1.0)
+            return {**logs, "batches": self.batches.result()}
+
+    model = Counting((4, 4, 1), latent_dim=3, hidden_units=(8,))
+    for _ in range(2):
+        model.compile(objective=Objective(), jit_compile=False)
+    x = binary_images(32)
+    assert model.fit(x, epochs=2, batch_size=16, verbose=0).history["batches"] == [2.0, 2.0]
+    named = dict(zip(model.metrics_names, model.evaluate(x, verbose=0), strict=True))
+    assert named == model.evaluate(x, verbose=0, return_dict=True) and named["batches"] == 1.0
+
+
+def test_what_fit_cannot_do_is_refused():
+    x, model = binary_images(8), small_vae()
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="expected no sample_weight"):
+            method(x, sample_weight=np.ones(8), verbose=0)
+    with pytest.raises(ValueError, match="expected no class_weight"):
+        model.fit(x, class_weight={0: 2.0}, verbose=0)
+    model.trainable = False
+    model.compile(objective=Objective(), jit_compile=False)
+    assert np.isfinite(model.evaluate(x, verbose=0)).all()
+    with pytest.raises(ValueError, match="expected trainable weights"):
+        model.fit(x, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["float64", "bfloat16"])
+def test_policies_without_weights_in_float32_are_refused(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        with pytest.raises(ValueError, match=f"weights in float32.*Received: {policy}"):
+            models.VAE((4, 4, 1), latent_dim=3, hidden_units=(8,))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@one_of_each_class
+def test_images_of_a_trace_are_checked(name):
+    model, x = new_model(name), images(name)
+    noise = model.noise(0, BATCH)
+    for wrong in (x[:, 1:], tf.reshape(x, [BATCH, -1])):
+        with pytest.raises(ValueError, match="expected images of shape"):
+            model.trace(wrong, noise=noise)
+    with pytest.raises(ValueError, match="floating point"):
+        model.trace(tf.cast(x, tf.int32), noise=noise)
+    double = model.trace(tf.cast(x, tf.float64), noise=noise)
+    assert_same_trace(model.trace(x, noise=noise), double, rtol=0)
+    if isinstance(model, models.SemiSupervisedModel):
+        with pytest.raises(ValueError, match="expected images of shape"):
+            model.classify(x[:, 1:])
+
+
 def test_gradient_norm_is_that_of_the_loss_under_a_loss_scale():
     norms = []
     x = (np.random.default_rng(0).random((32, 4, 4, 1)) > 0.5).astype(np.float32)

@@ -48,7 +48,7 @@ def log_likelihood_parts(model, x, num_samples=5000, seed=0, jit_compile=True, s
         all had been. A sum of lengths of the first groups.
     """
     num_samples = positive_integer(num_samples, "num_samples")
-    _check_images(model, x)
+    x = _checked_images(model, x)
     if not model.noise_shapes:  # nothing is drawn, and log p(x) known
         num_samples = 1
     per_call = max(1, min(num_samples, model.rows_at_once // 4))
@@ -64,11 +64,14 @@ def log_likelihood_parts(model, x, num_samples=5000, seed=0, jit_compile=True, s
         yield estimates.astype(np.float64)
 
 
-def _check_images(model, x):
-    """Raises ValueError for no images, or other ones than the model takes."""
+def _checked_images(model, x):
+    """Images as a NumPy array. Raises ValueError for none, or other ones than the model takes."""
+    x = np.asarray(x)
     if not len(x):
         raise ValueError("expected one image or more. Received: none")
-    model.checked_images(tf.convert_to_tensor(x[:1]))
+    model.checked_images(x[:1])
+    model.check_range(x)
+    return x
 
 
 def fixed_part(count, size):
@@ -166,7 +169,7 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
         the model takes.
     """
     num_samples = positive_integer(num_samples, "num_samples")
-    _check_images(model, x)
+    x = _checked_images(model, x)
     batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -240,7 +243,7 @@ def classify(model, x, num_samples=100, seed=0, batch_size=None, **options):
     num_samples = positive_integer(num_samples, "num_samples")
     if not hasattr(model, "classify"):
         raise ValueError(f"expected a model with classes. Received: {type(model).__name__}")
-    _check_images(model, x)
+    x = _checked_images(model, x)
     rows = num_samples * model.num_classes
     batch_size = batch_size or max(1, min(200, model.rows_at_once // rows))
 

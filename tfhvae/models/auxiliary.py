@@ -77,7 +77,7 @@ class AVAE(DenseHierarchy):
         return shapes
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         values, image = values or {}, parts.flatten_event(x)
         q, drawn = {}, {}
 

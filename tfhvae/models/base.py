@@ -60,6 +60,11 @@ class LatentVariableModel(keras.Model):
         # Densities take x in full precision, whatever the layers compute in.
         super().__init__(autocast=False, **kwargs)
         policy = keras.config.dtype_policy()
+        if policy.variable_dtype != "float32":
+            raise ValueError(
+                "expected a global policy with weights in float32: float32, mixed_bfloat16 or "
+                f"mixed_float16. Received: {policy.name}"
+            )
         if self.dtype_policy.name != policy.name:
             raise ValueError(
                 f"expected the dtype of Keras' global policy, {policy.name}; another one is set by "
@@ -174,9 +179,13 @@ class LatentVariableModel(keras.Model):
         """The next seed `[2]` of the model's own stream, for calls that name none."""
         return tf.cast(self._seeds.next(), tf.int32)
 
-    def noise_or_draw(self, noise, x, num_samples):
-        """`noise` itself, or a fresh draw where it is None."""
-        return self.noise(self.next_seed(), tf.shape(x)[0], num_samples) if noise is None else noise
+    def images_and_noise(self, x, noise, num_samples):
+        """What a trace begins with: `checked_images`, and `noise` or a fresh draw where it is
+        None."""
+        x = self.checked_images(x)
+        if noise is None:
+            noise = self.noise(self.next_seed(), tf.shape(x)[0], num_samples)
+        return x, noise
 
     # Keras ---------------------------------------------------------------------------------------
 
@@ -187,6 +196,7 @@ class LatentVariableModel(keras.Model):
           ValueError: for another shape, or for integers: pixels of Bernoulli distributions are
             floats in [0, 1] too.
         """
+        x = tf.convert_to_tensor(x)
         expected = tf.TensorShape([None, *self.event_shape])
         if not x.shape.is_compatible_with(expected):
             raise ValueError(f"expected images of shape {expected}. Received: {x.shape}")
@@ -330,11 +340,23 @@ class LatentVariableModel(keras.Model):
 
     @property
     def metrics(self):
-        return (
-            [self.train_means, self.test_means, self.posterior_moments]
-            if self.objective is not None
-            else []
-        )
+        """The model's own, and those that a subclass has added."""
+        if self.objective is None:
+            return []
+        own = [self.train_means, self.test_means, self.posterior_moments]
+        return own + self._added_metrics()
+
+    @property
+    def metrics_names(self):
+        """Names of what `evaluate` returns, in its order."""
+        if self.objective is None:
+            return []
+        added = [metric.name for metric in self._added_metrics()]
+        return added + sorted(self.test_means.scalar_names)
+
+    def _added_metrics(self):
+        own = diagnostics.StepMeans, diagnostics.PosteriorMoments  # also those of earlier compiles
+        return [metric for metric in self._metrics if not isinstance(metric, own)]
 
     def reset_metrics(self):
         for metric in self.metrics:
@@ -342,26 +364,33 @@ class LatentVariableModel(keras.Model):
                 metric.reset_state()
 
     def fit(self, x=None, *args, **kwargs):
-        """As in Keras.
+        """As in Keras. What callbacks watch is `bound` and `val_bound`, with `mode="max"`.
 
         Raises:
           ValueError: for arrays with pixels outside [0, 1], such as grey levels from 0 to 255, of a
-            model whose p(x|z) is not Gaussian. Of a `tf.data.Dataset` they are not looked at.
+            model whose p(x|z) is not Gaussian. Of a `tf.data.Dataset` they are not looked at. For
+            weights of samples or classes, and where there is nothing to train.
         """
-        self._check_range(x)
+        self.check_range(x)
+        _check_unweighted(kwargs)
+        if not self.trainable_variables:
+            raise ValueError("expected trainable weights. Received: none, as trainable is False")
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
         """As in Keras, but the means of the training epoch that a validation ends are kept for
         callbacks to read. Raises ValueError where `fit` does."""
-        self._check_range(x)
+        self.check_range(x)
+        _check_unweighted(kwargs)
         self._is_evaluating = True
         try:
             return super().evaluate(x, *args, **kwargs)
         finally:
             self._is_evaluating = False
 
-    def _check_range(self, x):
+    def check_range(self, x):
+        """Raises ValueError for arrays with pixels outside [0, 1] of a model whose p(x|z) is not
+        Gaussian. `x`: arrays or tensors, in any structure; what holds no pixels is passed over."""
         if self.likelihood in (None, "gaussian"):
             return
         for part in keras.tree.flatten(x):
@@ -431,6 +460,8 @@ class LatentVariableModel(keras.Model):
                 self, x, noise, self.optimizer.iterations, training=True
             )
             loss += self.objective.penalty(self.trainable_variables)
+            for added in self.losses:  # by regularisers and `add_loss`
+                loss += added
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
         scalars["learning_rate"] = tf.cast(self.optimizer.learning_rate, tf.float32)
@@ -483,11 +514,20 @@ class LatentVariableModel(keras.Model):
 
 
 def _without_targets(data):
-    """A batch without the Nones that Keras' `train_on_batch` and `test_on_batch` put in the place of
-    targets and weights."""
+    """A batch without the tuple that Keras makes of inputs alone, and without the Nones that
+    `train_on_batch` and `test_on_batch` put in the place of targets and weights."""
     if isinstance(data, tuple) and len(data) == 3 and data[-1] is None:
         return data[0] if data[1] is None else data[:2]
+    if isinstance(data, tuple) and len(data) == 1:  # Keras' form of inputs alone
+        return data[0]
     return data
+
+
+def _check_unweighted(options):
+    """Raises ValueError for arguments of `fit` and `evaluate` that would have no effect."""
+    for name in ("sample_weight", "class_weight"):
+        if options.get(name) is not None:
+            raise ValueError(f"expected no {name}, as every image counts the same. Received: one")
 
 
 def _batch_size(data):

@@ -142,14 +142,14 @@ class CaGeM(SemiSupervisedModel):
         return (loc, scale), loc + scale * noise["z1"] if value is None else value
 
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         image = parts.flatten_event(x)
         return self._log_q_y(self._infer_z1(image, noise, None, training)[1], image, training)
 
     def cascade_log_probs(self, x, noise=None, num_samples=1, training=False):
         """log p(y|x), `[S, B, Y]`, through the cascade sum_c q(c|z1, x) p(y|z2), z2 drawn from
         q(z2|x, c, z1) (thesis, Eq. 4.32). Only the two classifiers' weights get a gradient."""
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         return self._classifiers(parts.flatten_event(x), noise, training)[1]
 
     def _classifiers(self, image, noise, training):
@@ -165,6 +165,7 @@ class CaGeM(SemiSupervisedModel):
 
     def classify(self, x, num_samples=1, seed=None, noise=None, classifier="p"):
         """Probabilities `[B, Y]` of p(y|x), or with `classifier="q"` of q(y|x)."""
+        x = self.checked_images(x)
         if noise is None:
             seed = self.next_seed() if seed is None else seed
             noise = self.noise(seed, tf.shape(x)[0], num_samples)
@@ -194,7 +195,7 @@ class CaGeM(SemiSupervisedModel):
         )
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         values, image = values or {}, parts.flatten_event(x)
         q_z1, z1 = self._infer_z1(image, noise, values.get("z1"), training)
         log_q_y = self._log_q_y(z1, image, training)

@@ -171,7 +171,7 @@ class DeepVAE(DenseHierarchy):
         return {site: (units,) for site, units in zip(self.site_names, self.latent_dims)}
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         q, drawn, below = [], dict(values or {}), parts.flatten_event(x)
         for level, site in enumerate(self.site_names):
             loc, scale = self.q_z[level](below, training=training)[0]
@@ -209,7 +209,7 @@ class TopDownInference:
         return p
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         upward = self.infer_upward(x, training)
         sites, drawn, above = {}, {}, None
         for level in reversed(range(len(upward))):

@@ -68,7 +68,7 @@ class PixelCNNModel(LatentVariableModel):
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
         """As of every model; log p(x) is the same in each of the samples."""
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         log_px = self.decode({}, training).log_prob(x)
         return Trace({}, log_px=tf.repeat(log_px[tf.newaxis], noise["nothing"].shape[0], 0))
 

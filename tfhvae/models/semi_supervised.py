@@ -87,6 +87,7 @@ class SemiSupervisedModel(LatentVariableModel):
     def classify(self, x, num_samples=1, seed=None, noise=None):
         """q(y|x), averaged over what is drawn before y: probabilities `[B, Y]`. `noise`, as from
         `self.noise`, takes the place of `num_samples` and `seed`."""
+        x = self.checked_images(x)
         if noise is None:
             seed = self.next_seed() if seed is None else seed
             noise = self.noise(seed, tf.shape(x)[0], num_samples)
@@ -340,14 +341,15 @@ class M2(_DenseSemiSupervisedModel):
 
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
         num_samples = num_samples if noise is None else tf.shape(noise["z"])[0]
-        log_q = self._class_log_probs([parts.flatten_event(x)], training)  # [B, Y]
+        image = parts.flatten_event(self.checked_images(x))
+        log_q = self._class_log_probs([image], training)  # [B, Y]
         return tf.tile(log_q[tf.newaxis], [num_samples, 1, 1])
 
     def decode(self, latents, training=False):
         return self._image_distribution([latents["z"], latents["y"]], training)
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         value, image = (values or {}).get("z"), parts.flatten_event(x)
         vectors, log_q = self.infer_class(
             self.class_log_probs(x, noise, training=training), y, noise
@@ -486,19 +488,19 @@ class M1M2(SemiSupervisedModel):
         return loc * kept, scale * kept + (1.0 - kept)
 
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         loc, scale = self.m1.encode(x)
         return self._log_q_y(loc + scale * noise["z1"], training)
 
     def classify(self, x, num_samples=1, seed=None, noise=None):
         """q(y|z1) at the mean of q(z1|x): probabilities `[B, Y]`, without draws."""
-        return tf.exp(self._log_q_y(self.m1.encode(x)[0]))
+        return tf.exp(self._log_q_y(self.m1.encode(self.checked_images(x))[0]))
 
     def decode(self, latents, training=False):
         return self.m1.decode({"z1": latents["z1"]})
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         values = values or {}
         loc, scale = self.m1.encode(x)
         z1 = loc + scale * noise["z1"] if values.get("z1") is None else values["z1"]
@@ -590,7 +592,7 @@ class ADGM(_DenseSemiSupervisedModel):
         return (loc, scale), loc + scale * noise["a"] if value is None else value
 
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         image = parts.flatten_event(x)
         a = self._infer_auxiliary(image, noise, None, training)[1]
         return self._class_log_probs([a, image], training)
@@ -607,7 +609,7 @@ class ADGM(_DenseSemiSupervisedModel):
         return self.p_a(inputs, training=training)[0]
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         values, image = values or {}, parts.flatten_event(x)
         q_a, a = self._infer_auxiliary(image, noise, values.get("a"), training)
         log_q_y = self._class_log_probs([a, image], training)  # [S, B, Y]

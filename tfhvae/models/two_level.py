@@ -96,7 +96,7 @@ class TwoLevelModel(LatentVariableModel):
         raise NotImplementedError(f"{type(self).__name__} defines no p(z1|z2)")
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         values = values or {}
         prior = self.prior.distribution(lambda u: self.encode_z2(u, training))
         z2 = draw(self.encode_z2(x, training), prior, noise["z2"], values.get("z2"))

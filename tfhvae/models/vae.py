@@ -124,7 +124,7 @@ class VAE(LatentVariableModel):
         )
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise = self.noise_or_draw(noise, x, num_samples)
+        x, noise = self.images_and_noise(x, noise, num_samples)
         values = values or {}
         prior = self.prior.distribution(lambda u: self.encode(u, training))
         z1 = draw(self.encode(x, training), prior, noise["z1"], values.get("z1"))

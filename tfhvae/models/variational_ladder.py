@@ -273,7 +273,7 @@ class VLAE(LatentVariableModel):
         return STANDARD_NORMAL
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False):
-        noise, values = self.noise_or_draw(noise, x, num_samples), values or {}
+        (x, noise), values = self.images_and_noise(x, noise, num_samples), values or {}
         sites = {
             site: draw(q, STANDARD_NORMAL, noise[site], values.get(site))
             for site, q in zip(self.site_names, self.encode(x, training))
