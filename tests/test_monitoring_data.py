@@ -706,3 +706,38 @@ def test_course_plant(real):
         folder / "student_1_inv_dataset.csv", "I=i_dc,V=v_dc", on_error="drop", report=report
     )
     assert report.dropped == {"night, I zero and V zero or empty": 6391, "I is missing": 505}
+
+
+@pytest.mark.parametrize("chunk_rows", [30, 61, 90, 125, 150])
+def test_the_hour_that_comes_twice_is_settled_in_chunks_of_any_size(write, chunk_rows):
+    utc = pd.date_range("2017-10-28 23:00", periods=120, freq="2min", tz="UTC")
+    rows = [
+        f"{time.tz_convert('Europe/Copenhagen'):%Y-%m-%d %H:%M},{8 + 0.01 * i:.2f},{270 + i % 7},{800 + i % 5},10,{30 + i % 3},2"
+        for i, time in enumerate(utc)
+    ]
+    path = write(rows, "time,I,V,G,TExt,TMod,W")
+    frames = list(logs.iter_log(path, chunk_rows, timezone="Europe/Copenhagen"))
+    whole = logs.read_log(path, timezone="Europe/Copenhagen")
+    pd.testing.assert_frame_equal(pd.concat(frames), whole)
+    assert list(whole.index) == list(utc)
+
+
+def test_a_column_that_stands_twice_is_refused(write):
+    rows = ["2017-03-01 10:00Z,1,2,3,4", "2017-03-01 10:01Z,1,2,3,5"]
+    with pytest.raises(RunError, match="expected one column V. Received: several"):
+        logs.read_log(write(rows, "time,I,V,status,V"))
+    frame = logs.read_log(write(rows, "time,I,V,status,status"))  # it is not read
+    assert list(frame.columns) == ["I", "V"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_other_encodings_have_to_be_named(tmp_path, encoding):
+    path = tmp_path / "log.csv"
+    text = "time,I,V,Störung\n2017-03-01 10:00Z,8,270,N\n2017-03-01 10:01Z,8.1,271,N\n"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(RunError, match="cannot be read: .* encoding=cp1252 or utf-16"):
+        logs.read_log(path, label_column="Störung")
+    frame = logs.read_log(path, label_column="Störung", encoding=encoding)
+    assert list(frame.condition) == ["N", "N"]
+    with pytest.raises(RunError, match="name of an encoding, such as cp1252. Received: 'utf-7x'"):
+        logs.read_log(path, encoding="utf-7x")

@@ -191,6 +191,7 @@ _LOG_OPTIONS = (
     ("conditions", "A,B", "names of the conditions (default: the ten of the paper)"),
     ("separator", "CHAR", "of a CSV file (default: ,)"),
     ("decimal", "CHAR", "of a CSV file (default: .)"),
+    ("encoding", "NAME", "of a CSV file, such as cp1252 or utf-16 (default: utf-8)"),
     ("daylight", "W/M2", "least G of a row that is used (default: 50)"),
     ("limits", "V=-5:1000", "what a measurement may be (default: see docs/monitoring-data.md)"),
     (

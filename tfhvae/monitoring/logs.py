@@ -4,6 +4,7 @@
 believed is refused with the row named, or dropped and counted in a `Report`; nothing is guessed.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import os
@@ -44,6 +45,7 @@ COLUMN_ROWS = 10  # so many rows, most of them out of range, show that a whole c
 _TIME_NAMES = ("time", "Time", "timestamp", "Timestamp", "datetime", "date", "")
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "nat", "<na>"}
 _YEAR_2100 = 4_102_444_800
+_UNREADABLE = (ValueError, OSError, EOFError)
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
 
 
@@ -97,7 +99,7 @@ def read_log(path, columns=None, time_column=None, timezone=None, label_column=N
         conditions: names of the conditions, by default `CONDITIONS`.
         time_format: of times that are not ISO 8601, such as "%d.%m.%Y %H:%M", or "unix" for
           seconds since 1970, up to 2100.
-        separator, decimal: of a CSV file, by default "," and ".".
+        separator, decimal, encoding: of a CSV file, by default ",", "." and UTF-8.
         daylight: least G (W/m^2) of a row that is kept. Without G, rows are dropped where I is
           zero and V is zero or empty.
         limits, stuck: what differs from `LIMITS` and `STUCK`, dicts or text "V=-5:1000" and
@@ -128,7 +130,8 @@ def iter_log(
     """Frames of at most `chunk_rows` rows, one after the other, of a log of any size.
 
     Arguments as of `read_log`. Rows are put into order within a chunk; under `on_error="drop"` one
-    that is earlier than the chunk before it is dropped.
+    that is earlier than the chunk before it is dropped. Where a chunk would end within the hour that
+    comes twice in autumn, its rows of that hour are in the next one, which has so many more.
     """
     if isinstance(chunk_rows, bool) or not isinstance(chunk_rows, int) or chunk_rows < 1:
         raise ValueError(f"expected chunk_rows to be an integer >= 1. Received: {chunk_rows!r}")
@@ -136,7 +139,7 @@ def iter_log(
     cleaner = _Cleaner(source, timezone, options, streaming=True)
 
     def frames():
-        for chunk in source.chunks(chunk_rows):
+        for chunk in cleaner.beside_clock_changes(source.chunks(chunk_rows)):
             frame = cleaner.clean(chunk)
             if len(frame):
                 yield frame
@@ -187,6 +190,13 @@ class _Source:
         self.is_csv = not name.endswith(".parquet")
         self.separator = options.pop("separator", ",")
         self.decimal = options.pop("decimal", ".")
+        self.encoding = options.pop("encoding", "utf-8-sig")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise RunError(
+                f"expected the name of an encoding, such as cp1252. Received: {self.encoding!r}"
+            ) from error
         self.names = self._header()
         self.wanted, self.quantities = self._choose(
             parse_mapping(columns), options.pop("inputs", None)
@@ -213,13 +223,15 @@ class _Source:
             if self.is_csv:
                 frame = self._read_csv(nrows=0)
                 names = [str(name) for name in frame.columns]
-                # pandas names what has no name
+                # pandas names what has no name, and what stands twice
                 self.nameless = names[0] if names and names[0] == "Unnamed: 0" else None
+                written = self._read_csv(nrows=1, header=None).iloc[0].tolist()
             else:
-                names = _required("pyarrow.parquet").read_schema(self.path).names
+                names = written = _required("pyarrow.parquet").read_schema(self.path).names
                 self.nameless = "__index_level_0__"
-        except (UnicodeDecodeError, ValueError, OSError, EOFError) as error:
-            raise RunError(f"{self.path} cannot be read: {_one_line(error)}") from error
+        except _UNREADABLE as error:
+            raise self._unreadable(error) from error
+        self.repeated = {name for name in written if written.count(name) > 1}
         return ["" if name == self.nameless else name for name in names]
 
     def _choose(self, mapping, inputs):
@@ -246,7 +258,22 @@ class _Source:
         if len(set(chosen.values())) < len(chosen):
             raise RunError(f"expected a column for each quantity. Received: {chosen}")
         light = {"G": wanted["G"]} if self._has(wanted["G"]) else {}
+        for column in (chosen | light).values():
+            self._check_once(column)
         return list(chosen), chosen | light
+
+    def _check_once(self, column):
+        if column in self.repeated:
+            raise RunError(
+                f"{self.path}: expected one column {column}. Received: several of that name"
+            )
+
+    def _unreadable(self, error):
+        hint = "; a file of another encoding needs its name, such as encoding=cp1252 or utf-16"
+        is_encoded = isinstance(error, UnicodeError)
+        return RunError(
+            f"{self.path} cannot be read: {_one_line(error)}{hint if is_encoded else ''}"
+        )
 
     def _has(self, column):
         return column in self.names
@@ -265,12 +292,13 @@ class _Source:
                 f"{self.path}: expected a {what} column, named by {what}_column. Received:"
                 f" {self._listed()}"
             )
+        self._check_once(found[0])
         return found[0]
 
     def _read_csv(self, **options):
         return _pandas().read_csv(
             self.path, sep=self.separator, dtype=str, keep_default_na=False, skip_blank_lines=False,
-            encoding="utf-8-sig", **options,
+            encoding=self.encoding, **options,
         )  # fmt: skip
 
     def chunks(self, rows):
@@ -292,8 +320,8 @@ class _Source:
                 number += len(frame)
                 empty &= not len(frame)
                 yield frame
-        except (UnicodeDecodeError, ValueError, OSError, EOFError) as error:
-            raise RunError(f"{self.path} cannot be read: {_one_line(error)}") from error
+        except _UNREADABLE as error:
+            raise self._unreadable(error) from error
         if empty:
             raise RunError(f"{self.path}: expected rows below the names. Received: none")
 
@@ -347,6 +375,42 @@ class _Cleaner:
         self.last_time, self.has_offsets = None, False
         self.runs = {}  # quantity -> (value, how often in a row) at the end of the chunk before
         self.watts = None  # power of the plant over G, by daylight, as far as it is known
+
+    def beside_clock_changes(self, chunks):
+        """The same rows in chunks that do not end within an hour that comes twice: which of the two
+        it is only the order of all of its rows can tell."""
+        held = None
+        for chunk in chunks:
+            chunk = chunk if held is None else _pandas().concat([held, chunk])
+            end = len(chunk) - self._ambiguous_at_end(chunk["time"])
+            held = chunk.iloc[end:]
+            if end:
+                yield chunk.iloc[:end]
+        if len(held):
+            yield held
+
+    def _ambiguous_at_end(self, column):
+        """How many of the last rows have a time that comes twice; 0 where that cannot be said,
+        which `clean` does."""
+        pd = _pandas()
+        if self.timezone is None or "%z" in (self.time_format or "") or not len(column):
+            return 0
+        if pd.api.types.is_datetime64_dtype(column):
+            naive = column
+        elif isinstance(column.dtype, pd.DatetimeTZDtype) or self.time_format == "unix":
+            return 0
+        else:
+            text = _text(column)
+            text = text.mask(_has_offset(text))
+            naive = pd.to_datetime(text, format=self.time_format or "ISO8601", errors="coerce")
+        try:
+            local = naive.dt.tz_localize(
+                self.timezone, ambiguous="NaT", nonexistent="shift_forward"
+            )
+        except (LookupError, ValueError):  # an unknown zone
+            return 0
+        is_ambiguous = (naive.notna() & local.isna()).to_numpy()
+        return int(is_ambiguous[::-1].cumprod().sum())
 
     def clean(self, raw):
         self.report.rows += len(raw)
@@ -522,7 +586,7 @@ class _Cleaner:
                     f' {text.iloc[0]}; time_format="unix" for seconds'
                 )
             form = self.time_format or "ISO8601"
-            offset = text.str.contains(_OFFSET) & text.str.contains(":")
+            offset = _has_offset(text)
             if self.time_format is not None:
                 offset[:] = "%z" in self.time_format
             self.has_offsets |= bool(offset.any())
@@ -634,6 +698,11 @@ class _Cleaner:
         )  # fmt: skip
         names = names.where(~empty).loc[frame.index]
         return frame.assign(condition=pd.Categorical(names, categories=list(self.conditions)))
+
+
+def _has_offset(text):
+    """Whether times in ISO 8601 name their offset from UTC; a date alone may end like one."""
+    return text.str.contains(_OFFSET) & text.str.contains(":")
 
 
 def _text(column):
