@@ -532,6 +532,34 @@ def test_more_epochs_go_on_with_a_finished_run(tmp_path):
         make(4, str(tmp_path / "cosine"), "cosine")
 
 
+def test_fewer_epochs_than_planned_go_on_with_an_unfinished_run(tmp_path, monkeypatch):
+    def make(epochs, folder="run"):
+        config = small_config("vae", 1)
+        config.training.epochs = epochs
+        return experiments.Run(config, str(tmp_path / folder), hardware_options=GRAPH)
+
+    make(1).train()
+    killed = make(4)
+
+    def kill(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(killed.model), "fit", kill)
+    with pytest.raises(KeyboardInterrupt):
+        killed.train()
+    monkeypatch.undo()
+    shorter = make(2)
+    assert shorter.state.epoch == 1 and not shorter.has_trained
+    shorter.train()
+    assert shorter.has_trained and make(2).has_trained
+    at_once = make(2, "at_once")
+    at_once.train()
+    for ours, theirs in zip(shorter.model.get_weights(), at_once.model.get_weights()):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    with pytest.raises(RunError, match="training.epochs=2 there, 1 here"):
+        make(1)
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     config = small_config("vae", 1)
     run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)

@@ -619,8 +619,8 @@ class Run:
 
     def _check_workdir(self):
         """Refuses a folder that belongs to another experiment, before anything is done. One that
-        only asks for more epochs goes on with it."""
-        path, self._is_longer = self.path("config.json"), False
+        only asks for more epochs, or for fewer than planned but no fewer than done, goes on."""
+        path, self._has_other_length = self.path("config.json"), False
         results = map(self.path, ("model.keras", "summary.json", "m1"))
         self._is_claimed = os.path.exists(path) and (
             bool(self.checkpoints.paths()) or any(map(os.path.exists, results))
@@ -636,11 +636,12 @@ class Run:
         )
         if ours["dataset.checksum"] is None:  # the data are not read yet
             ours["dataset.checksum"] = theirs["dataset.checksum"]
-        self._is_longer = (
+        if (
             ours["optimizer.schedule"] != "cosine"  # which depends on the number of epochs
-            and ours["training.epochs"] > theirs["training.epochs"]
-        )
-        if self._is_longer:
+            and ours["training.epochs"] != theirs["training.epochs"]
+            and ours["training.epochs"] >= self.checkpoints.newest_epoch()
+        ):
+            self._has_other_length = True
             theirs["training.epochs"] = ours["training.epochs"]
         different = configuration.differences(ours, theirs)
         if different:
@@ -653,9 +654,9 @@ class Run:
         """Makes the folder this experiment's, once everything else is known to be right."""
         path = self.path("config.json")
         try:
-            if self.is_chief and (self._is_longer or not self._is_claimed):
+            if self.is_chief and (self._has_other_length or not self._is_claimed):
                 with contextlib.suppress(FileNotFoundError):
-                    os.remove(self.path("model.keras"))  # of fewer epochs
+                    os.remove(self.path("model.keras"))  # of another number of epochs
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
