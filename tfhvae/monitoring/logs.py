@@ -381,7 +381,8 @@ class _Cleaner:
         it is only the order of all of its rows can tell."""
         held = None
         for chunk in chunks:
-            chunk = chunk if held is None else _pandas().concat([held, chunk])
+            if held is not None and len(held):
+                chunk = _pandas().concat([held, chunk])
             end = len(chunk) - self._ambiguous_at_end(chunk["time"])
             held = chunk.iloc[end:]
             if end:
