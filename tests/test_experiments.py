@@ -558,6 +558,9 @@ def test_fewer_epochs_than_planned_go_on_with_an_unfinished_run(tmp_path, monkey
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     with pytest.raises(RunError, match="training.epochs=2 there, 1 here"):
         make(1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # what has ended stays
+    with pytest.raises(RunError, match="training.epochs=2 there, 1 here"):
+        make(1)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

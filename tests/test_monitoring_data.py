@@ -728,6 +728,8 @@ def test_a_column_that_stands_twice_is_refused(write):
         logs.read_log(write(rows, "time,I,V,status,V"))
     frame = logs.read_log(write(rows, "time,I,V,status,status"))  # it is not read
     assert list(frame.columns) == ["I", "V"]
+    frame = logs.read_log(write([row + "," for row in rows], ",I,V,status,more,"))
+    assert list(frame.columns) == ["I", "V"]  # the first and the last column have no name
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])

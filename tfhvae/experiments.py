@@ -639,7 +639,7 @@ class Run:
         if (
             ours["optimizer.schedule"] != "cosine"  # which depends on the number of epochs
             and ours["training.epochs"] != theirs["training.epochs"]
-            and ours["training.epochs"] >= self.checkpoints.newest_epoch()
+            and (ours["training.epochs"] > theirs["training.epochs"] or self._may_be_shorter())
         ):
             self._has_other_length = True
             theirs["training.epochs"] = ours["training.epochs"]
@@ -649,6 +649,11 @@ class Run:
                 f"{self.workdir} belongs to another experiment ({'; '.join(different)}): "
                 "choose another --workdir"
             )
+
+    def _may_be_shorter(self):
+        """Whether fewer epochs would undo nothing: the run has not ended, and has no more of them."""
+        has_ended = os.path.exists(self.path("model.keras"))
+        return not has_ended and self.checkpoints.newest_epoch() <= self.config.training.epochs
 
     def _claim_workdir(self):
         """Makes the folder this experiment's, once everything else is known to be right."""

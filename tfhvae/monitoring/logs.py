@@ -231,7 +231,7 @@ class _Source:
                 self.nameless = "__index_level_0__"
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
-        self.repeated = {name for name in written if written.count(name) > 1}
+        self.repeated = {name for name in written if name and written.count(name) > 1}
         return ["" if name == self.nameless else name for name in names]
 
     def _choose(self, mapping, inputs):
@@ -391,15 +391,21 @@ class _Cleaner:
             yield held
 
     def _ambiguous_at_end(self, column):
-        """How many of the last rows have a time that comes twice; 0 where that cannot be said,
-        which `clean` does."""
-        pd = _pandas()
-        if self.timezone is None or "%z" in (self.time_format or "") or not len(column):
+        """How many of the last rows have a time that comes twice."""
+        if not self._is_ambiguous(column.iloc[-1:]).any():  # as nearly always
             return 0
+        return int(self._is_ambiguous(column)[::-1].cumprod().sum())
+
+    def _is_ambiguous(self, column):
+        """Whether a time comes twice, `[rows]`; False where that cannot be said, which `clean`
+        does."""
+        pd, no = _pandas(), np.zeros(len(column), bool)
+        if self.timezone is None or "%z" in (self.time_format or ""):
+            return no
         if pd.api.types.is_datetime64_dtype(column):
             naive = column
         elif isinstance(column.dtype, pd.DatetimeTZDtype) or self.time_format == "unix":
-            return 0
+            return no
         else:
             text = _text(column)
             text = text.mask(_has_offset(text))
@@ -409,9 +415,8 @@ class _Cleaner:
                 self.timezone, ambiguous="NaT", nonexistent="shift_forward"
             )
         except (LookupError, ValueError):  # an unknown zone
-            return 0
-        is_ambiguous = (naive.notna() & local.isna()).to_numpy()
-        return int(is_ambiguous[::-1].cumprod().sum())
+            return no
+        return (naive.notna() & local.isna()).to_numpy()
 
     def clean(self, raw):
         self.report.rows += len(raw)
