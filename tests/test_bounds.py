@@ -8,7 +8,7 @@ import scipy.special
 import tensorflow as tf
 
 from tfhvae import bounds
-from tfhvae.traces import EnumeratedLabel, ObservedLabel, Site, Trace
+from tfhvae.traces import EnumeratedLabel, ObservedLabel, SampledLabel, Site, Trace
 
 SAMPLES, CLASSES, BATCH, UNITS = 6, 3, 4, 2
 GROUPINGS = [(6, 1), (3, 2), (2, 3), (1, 6)]  # (M, K)
@@ -309,6 +309,20 @@ def test_a_class_of_no_probability_counts_nothing(jit_compile):
     inside = bounds.importance_weighted(trace, classes="inside")
     expected = bounds.importance_weighted(make_trace("enumerated"), classes="inside")
     np.testing.assert_allclose(inside, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("class_beta", [0.0, 0.3, 1.0])
+def test_a_drawn_class_adds_no_noise_where_all_classes_are_equally_good(class_beta):
+    """f_y = log w_y + class_beta (log p(y) - log q(y)) is one number for all y where p(y) is q(y),
+    so that no draw tells q(y) to change."""
+    log_q = tf.math.log([[[0.5], [0.3]]])  # the third class has the other 0.2
+    with tf.GradientTape() as tape:
+        tape.watch(log_q)
+        label = SampledLabel(log_q, tf.stop_gradient(log_q))
+        trace = Trace({}, tf.zeros([1, 2, 1]), label)
+        bound = bounds.importance_weighted(trace, class_beta=class_beta)
+    np.testing.assert_allclose(bound, [0.0], atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(bound, log_q), np.zeros([1, 2, 1]), atol=1e-6)
 
 
 def test_log_mean_exp_of_an_axis_known_later():

@@ -1036,6 +1036,16 @@ if __name__ == "__main__":
         print(f'    "{case_name}": {golden(case_name)},'.replace("'", '"'))
 
 
+@each_model
+def test_every_model_knows_the_range_of_its_pixels(name):
+    model, grey = model_of(name), 255.0 * images(name)
+    assert grey.max() > 1
+    if likelihood(name) == "gaussian":
+        return model.check_range(grey)
+    with pytest.raises(ValueError, match=r"pixels in \[0, 1\]. Received: from"):
+        model.check_range(grey)
+
+
 def test_images_in_grey_levels_are_refused():
     model = models.VAE((4, 4, 1), latent_dim=2, hidden_units=(8,))
     model.compile(objective=Objective(), jit_compile=False)

@@ -108,8 +108,12 @@ def _with_label(trace, log_w, class_beta):
         return log_w + class_beta * (label.log_p - label.log_q)
     if isinstance(label, (EnumeratedLabel, SampledLabel)):
         log_w += class_beta * label.log_p  # the sum over classes takes log q(y) off again
-        is_whole = isinstance(class_beta, float) and class_beta == 1.0  # else 0 * log 0 is met
-        return log_w if is_whole else log_w + (1.0 - class_beta) * label.log_q
+        if isinstance(class_beta, float) and class_beta == 1.0:  # else 0 * log 0 is met
+            return log_w
+        log_q = label.log_q
+        if isinstance(label, SampledLabel):  # its gradient is 0 on average: see `_sum_and_sample`
+            log_q = tf.stop_gradient(log_q)
+        return log_w + (1.0 - class_beta) * log_q
     return log_w + label.log_p
 
 
@@ -145,7 +149,7 @@ def _sum_and_sample(label, log_w):
     The gradient is sum_y q(y) df_y + sum_y f_y dq(y). Both sums are taken over the classes at hand,
     with their weights; in the second dq(y) = q(y) dlog q(y). As dq(y) sums to 0, f of the most
     probable class, which is no draw, is taken off all f_y there: a baseline. For the same reason
-    -log q(y) adds nothing to the first sum, and its gradient, noise, is left out.
+    log q(y) adds nothing to the first sum, and its gradient, noise, is left out.
     """
     weights, terms = label.weights, log_w - tf.stop_gradient(label.log_q)
     estimate = tf.reduce_sum(tf.math.multiply_no_nan(terms, weights), 1)

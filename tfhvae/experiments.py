@@ -770,8 +770,9 @@ class Run:
                 "test/classifier_samples": None,
                 "test/classifier": names[config.latent_classifier],
             }
+        draws = self.model_class is not models.M1M2  # which takes the mean of q(z1|x)
         return {
-            "test/classifier_samples": config.classifier_samples,
+            "test/classifier_samples": config.classifier_samples if draws else None,
             "test/classifier": "p(y|x)" if self.model_class is models.CaGeM else "q(y|x)",
         }
 

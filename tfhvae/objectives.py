@@ -270,9 +270,9 @@ class SemiSupervisedObjective(Objective):
 
         1/B [ sum U(x_u) + sum (L(x_l, y_l) - alpha (-log q(y_l|x_l))) ]
 
-    (Maaløe et al. 2016, Eqs. 12 and 13). Half of every batch is labelled, or all labelled images
-    where they are fewer, so that labelled images occur much more often than unlabelled ones. CaGeM
-    has no L; its cross-entropies come from the model. Batches are `((x_l, y_l), x_u)`.
+    (Maaløe et al. 2016, Eqs. 12 and 13). Batches are `((x_l, y_l), x_u)` of any two sizes: as many
+    labelled images as the pipeline puts beside the B others, so that they occur much more often.
+    CaGeM has no L; its cross-entropies come from the model.
 
     Args:
       alpha: weight of the cross-entropy; the papers' beta (N_l + N_u) / N_l.

@@ -8,7 +8,8 @@ by maximising
     log Z >= E_q [ -U(z) + log p(a|z) - log q(a) - log q(z|a) ]
 
 (Maaløe et al. 2016, Eq. 18; U is that of Rezende and Mohamed 2015, see `two_mode_potential`).
-Without `a`, q(z) is one Gaussian and fits one of the two modes, log 2 below log Z.
+Without `a`, q(z) is one Gaussian and fits one of the two modes, at least log 2 below
+log Z.
 """
 
 import argparse

@@ -114,9 +114,10 @@ class FAME(TopDownInference, GaussianHierarchy):
       event_shape: `(height, width, channels)`.
       likelihood: of a pixel, "bernoulli" or "discretized_logistic".
       latent_dims: units of z1 ... zL.
-      hidden_units: of the dense layer before each Gaussian, at least L numbers.
+      hidden_units: of the dense layer before q's Gaussian of each level, at least L numbers; before
+        p(z_l|z_{l+1}), which mirrors the level above, the number of level l + 1.
       filters: of the convolutions of each level, at least L numbers.
-      activation: of all of them.
+      activation: of all of them; hidden layers of the PixelCNN are rectified.
       batch_normalization: "none", of the "hidden" layers, or of "all": also of every mu and sigma².
       decoder: "pixel_cnn", or "independent": pixels given z1 are independent, their parameters a
         1×1 convolution of c. That is a Ladder VAE with convolutions.

@@ -440,6 +440,7 @@ class M1M2(SemiSupervisedModel):
             name="m1",
         )
         self.m1.trainable = False
+        self.likelihood = likelihood
         self.units_kept = self.add_weight(
             name="units_kept",
             shape=(m1_latent_dim,),
@@ -646,8 +647,8 @@ class ADGM(_DenseSemiSupervisedModel):
 
 @keras.saving.register_keras_serializable(package="tfhvae")
 class SDGM(ADGM):
-    """Skip deep generative model (Maaløe et al. 2016, section 2.4 and Eq. 25): a is part of the
-    generative model, p(x|a, y, z) p(a|y, z).
+    """Skip deep generative model (Maaløe et al. 2016, section 2.4): a is part of the generative
+    model, p(x|a, y, z) p(a|y, z). Eq. 25 has p(a|x, y, z), from which no image can be generated.
 
     Args: as of `ADGM`; without x in p(a|.) and with a drawn, or nothing could be generated.
     """
