@@ -1038,7 +1038,7 @@ if __name__ == "__main__":
 
 @each_model
 def test_every_model_knows_the_range_of_its_pixels(name):
-    model, grey = model_of(name), 255.0 * images(name)
+    model, grey = model_of(name), 255.0 * images(name).numpy()
     assert grey.max() > 1
     if likelihood(name) == "gaussian":
         return model.check_range(grey)
