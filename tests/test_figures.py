@@ -463,7 +463,7 @@ def test_points_of_a_model_without_classes_have_one_colour():
 # All figures of a run
 # -------------------------------------------------------------------------------------------------
 
-ALWAYS = {"samples", "reconstructions", "interpolations", "training_curves", "kl_per_unit"}
+ALWAYS = {"samples", "reconstructions", "interpolations", "training_curves", "kl_per_unit", "graph"}
 EVALUATED = {"latent_pca", "active_units", "log_likelihood", "bound_decomposition"}
 OF_LAYERS = {"injected_samples", "reconstructions_by_layer"}
 
@@ -566,7 +566,7 @@ def test_figures_of_a_run_in_the_plane():
         "moons", "", "gaussian", None, split, None, split, class_names=("top", "bottom", "none")
     )
     drawn = figures.all_figures(model, dataset, state, 0, labelled=np.arange(6))
-    assert drawn.keys() == {"training_curves", "kl_per_unit", "half_moons"}
+    assert drawn.keys() == {"training_curves", "kl_per_unit", "graph", "half_moons"}
     names = [text.get_text() for text in drawn["half_moons"].legends[0].get_texts()]
     assert names == ["top", "bottom", "none", "labelled"]
     assert "error" in drawn["half_moons"].axes[0].get_title(loc="left")

@@ -14,6 +14,7 @@ import scipy.stats
 import tensorflow as tf
 
 from tfhvae import bounds, configuration, models
+from tfhvae.diagnostics import dependencies
 from tfhvae.layers import BatchNormalization
 from tfhvae.models.deep import DenseHierarchy, GaussianHierarchy
 from tfhvae.models.parts import ConditionalGaussian
@@ -1034,6 +1035,55 @@ def test_golden_trace(name):
 if __name__ == "__main__":
     for case_name in CASES:
         print(f'    "{case_name}": {golden(case_name)},'.replace("'", '"'))
+
+
+# The factors of p and of q as the papers write them.
+_VAE_GRAPH = "z1 x|z1", "z1|x"
+_HVAE_GRAPH = "z2 z1|z2 x|z1,z2", "z2|x z1|x,z2"
+_DEEP_GRAPHS = {
+    2: ("z2 z1|z2 x|z1", "z1|x z2|z1"),
+    3: ("z3 z2|z3 z1|z2 x|z1", "z1|x z2|z1 z3|z2"),
+}
+_LADDER_GRAPHS = {
+    1: _VAE_GRAPH,
+    2: ("z2 z1|z2 x|z1", "z2|x z1|x,z2"),
+    3: ("z3 z2|z3 z1|z2 x|z1", "z3|x z2|x,z3 z1|x,z2"),
+}
+GRAPHS = {
+    models.VAE: _VAE_GRAPH,
+    models.HVAE: _HVAE_GRAPH,
+    models.ConvHVAE: _HVAE_GRAPH,
+    models.PixelHVAE: _HVAE_GRAPH,
+    models.DeepVAE: _DEEP_GRAPHS,
+    models.GaussianHVAE: _DEEP_GRAPHS,
+    models.LadderVAE: _LADDER_GRAPHS,
+    models.ProbabilisticLadder: _LADDER_GRAPHS,
+    models.FAME: _LADDER_GRAPHS,
+    models.AVAE: ("z2 z1|z2 x|z1 a1|z1,z2 a2|z2", "a1|x z1|a1,x a2|a1,x z2|a2,z1"),  # Eqs. 19, 20
+    models.M2: ("y z x|y,z", "y|x z|x,y"),
+    models.M1M2: ("y z2 z1|y,z2 x|z1", "z1|x y|z1 z2|y,z1"),
+    models.ADGM: ("y z x|y,z a|y,z", "a|x y|a,x z|a,x,y"),
+    "adgm given x": ("y z x|y,z a|x,y,z", "a|x y|a,x z|a,x,y"),
+    models.SDGM: ("y z a|y,z x|a,y,z", "a|x y|a,x z|a,x,y"),
+    models.CaGeM: ("z2 y|z2 z1|y,z2 x|y,z1", "z1|x y|x,z1 z2|x,y,z1"),
+    models.VLAE: {
+        2: ("z1 z2 x|z1,z2", "z1|x z2|x"),
+        3: ("z1 z2 z3 x|z1,z2,z3", "z1|x z2|x z3|x"),
+    },
+    models.PixelCNNModel: ("x", ""),
+}
+
+
+@each_model
+def test_the_factors_of_p_and_q_are_those_of_the_papers(name):
+    """Read off the densities, not off the code; with the weights that a model begins with."""
+    case = CASES[name]
+    expected = GRAPHS.get(name, GRAPHS[case.make])
+    if isinstance(expected, dict):
+        expected = expected[len(case.settings["latent_dims"])]
+    for found, factors in zip(dependencies(new_model(name), images(name)), expected, strict=True):
+        written = {"|".join([v, ",".join(sorted(given))]).strip("|") for v, given in found.items()}
+        assert written == set(factors.split())
 
 
 @each_model

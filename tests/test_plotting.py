@@ -53,6 +53,10 @@ def grid(num_classes=2):
 
 
 # The one list of functions, each with the smallest and an ordinary input.
+LADDER = (
+    {"z3": [], "z2": ["z3"], "z1": ["z2"], "x": ["z1"]},
+    {"z3": ["x"], "z2": ["z3", "x"], "z1": ["z2", "x"]},
+)
 CALLS = {
     "image_grid/one": lambda: plotting.image_grid(images(1, 8, 8, 1), title="One", labels=[3]),
     "image_grid/grey": lambda: plotting.image_grid(images(7, 28, 28, 1)),
@@ -120,6 +124,13 @@ CALLS = {
     ),
     "unit_kl_over_time/five": lambda: plotting.unit_kl_over_time(
         {f"z{i}": images(9, units) for i, units in enumerate((64, 32, 16, 8, 4), start=1)}
+    ),
+    "graphs/one": lambda: plotting.graphs({"z": [], "x": ["z"]}, {"z": ["x"]}),
+    "graphs/loop": lambda: plotting.graphs({"x": []}, {}, loops=["x"]),
+    "graphs/chain": lambda: plotting.graphs(*LADDER),
+    "graphs/class": lambda: plotting.graphs(
+        {"z": [], "y": [], "a": ["z", "y"], "x": ["a", "z", "y"]},
+        {"a": ["x"], "y": ["a", "x"], "z": ["a", "y", "x"]},
     ),
     "kl_per_layer/one": lambda: plotting.kl_per_layer({"z": 0.0}),
     "kl_per_layer/five": lambda: plotting.kl_per_layer(
@@ -998,6 +1009,15 @@ REFUSED = {
     ),
     "vector": (lambda: plotting.bound_decomposition([1.0], {"z": 1.0}), "log_px to be one"),
     "nan kl": (lambda: plotting.bound_decomposition(1.0, {"z": np.nan}), r"kl\['z'\]"),
+    "graph of nothing": (lambda: plotting.graphs({}, {}), "at least one .* in p"),
+    "a variable of q alone": (
+        lambda: plotting.graphs({"x": []}, {"z": ["x"]}),
+        r"q of the variables \['x'\], received: {'z'}",
+    ),
+    "a cycle": (
+        lambda: plotting.graphs({"z": ["x"], "x": ["z"]}, {"z": ["x"]}),
+        "p without a cycle",
+    ),
     "kl of no site": (lambda: plotting.kl_per_layer({}), "at least one site in kl"),
     "kl of other sites": (
         lambda: plotting.kl_per_layer({"z1": 1.0}, {"z2": 1.0}),

@@ -1,4 +1,5 @@
-"""What is measured of a trace besides the bound: means over steps, KL per unit, active units."""
+"""What is measured of a trace besides the bound: means over steps, KL per unit, active units, and
+which variable depends on which."""
 
 from typing import NamedTuple
 
@@ -42,6 +43,70 @@ def unit_states(unit_kl, threshold=ACTIVE_UNIT_KL):
     was_active = unit_kl > threshold
     active, ever = was_active[-1], was_active.any(0)
     return UnitStates(active, ever & ~active, ~ever)
+
+
+class Dependencies(NamedTuple):
+    """The factors of a generative and of an inference model: `{variable: [its parents]}`. Variables
+    are the sites from the top down, "y" for a class, and "x"."""
+
+    p: dict
+    q: dict
+
+
+def dependencies(model, x):
+    """Reads off a model on what the distribution of each variable depends, in p and in q.
+
+    With all variables held at their values, log p and log q of one of them change with another only
+    if that is among its parents: gradients tell, and of a class, which has none, another class. So
+    it is what the weights do that counts; a parent whose weights are zero is none.
+
+    Args:
+      x: `[B, *event]`, a few images.
+    """
+    x = tf.convert_to_tensor(x, tf.float32)
+    noise, classes = model.noise(0, len(x)), getattr(model, "num_classes", None)
+
+    def trace(y, values):
+        label = {} if classes is None else {"y": tf.fill([len(x)], y)}
+        return model.trace(x, noise=noise, values=values, **label)
+
+    def densities(trace):
+        p, q = (
+            {name: getattr(site, density) for name, site in trace.sites.items()}
+            for density in ("log_p", "log_q")
+        )
+        if classes is not None:
+            p["y"], q["y"] = trace.label.log_p, trace.label.log_q
+        return {**p, "x": trace.log_px}, q
+
+    values = {name: tf.identity(site.value) for name, site in trace(0, None).sites.items()}
+    variables = {**values, "x": x}
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(list(variables.values()))
+        found = densities(trace(0, values))
+    others = densities(trace(1, values)) if classes is not None else found
+
+    def parents(name, density, other):
+        gradients = {
+            variable: tape.gradient(density, value)
+            for variable, value in variables.items()
+            if variable != name
+        }
+        given = {
+            v for v, gradient in gradients.items() if gradient is not None and np.any(gradient)
+        }
+        if name != "y" and not np.allclose(density, other, rtol=1e-5, atol=1e-6):
+            given.add("y")
+        return [variable for variable in order if variable in given]
+
+    order = list(dict.fromkeys([*model.generation_order, *values]))
+    order += ["x"] if classes is None else ["y", "x"]
+    return Dependencies(
+        *(
+            {name: parents(name, part[name], other[name]) for name in order if name in part}
+            for part, other in zip(found, others, strict=True)
+        )
+    )
 
 
 class StepMeans(keras.metrics.Metric):

@@ -317,6 +317,13 @@ def traversals(model, x, seed, others="random", side=None, count=2000, to_pictur
     )
 
 
+def graph(model, x):
+    """The graphs of p and q, found in the model: see `diagnostics.dependencies`.
+    `x`: `[N, *event]`, a few images."""
+    p, q = diagnostics.dependencies(model, x)
+    return plotting.graphs(p, q, loops=["x"] if model.is_autoregressive else [], title=model.name)
+
+
 def half_moons(
     model,
     x,
@@ -461,6 +468,7 @@ def all_figures(
         figures["kl_per_unit"] = plotting.unit_kl_over_time(
             {site: state.unit_kl[site] for site in sites}
         )
+        figures["graph"] = graph(model, dataset.test.images[:4])
     if dataset.column_names is not None:
         figures["samples"] = column_samples(model, dataset, seed)
     elif _is_plane(model):

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, LogNorm, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from tfhvae import files
@@ -49,6 +49,8 @@ _SHEET_SIDE = 840  # pixels, what a sheet of images aims at
 _SMALLEST_TILE, _SMALLEST_LABELLED_TILE, _LARGEST_TILE = 40, 60, 160  # pixels
 _NARROWEST_SHEET = 420  # pixels, so that a title fits above one image
 _MARGIN, _LABEL_HEIGHT = 14, 18  # pixels
+_NODE_RADIUS = 12  # points, of a variable in a graph
+_ARROW = {"arrowstyle": "-|>", "mutation_scale": 9, "color": "0.3"}
 
 # What is drawn together in one panel of training curves: prefix of the columns -> (name, colour,
 # line style).
@@ -535,6 +537,56 @@ def unit_kl_over_time(kl, epochs=None, title="KL(q||p) per unit during training"
         )
         bar.set_label("KL per unit (nats)", fontsize=_TEXT_SIZE)
         bar.ax.tick_params(which="both", labelsize=8)
+    return _laid_out(figure)
+
+
+def graphs(p, q, observed=("x",), partly_observed=("y",), loops=(), title="Graphical model"):
+    """The generative and the inference model as directed graphs, as papers draw them: what depends
+    on nothing at the top, both with the same places.
+
+    Args:
+      p, q: `{variable: [its parents]}`.
+      observed: variables on grey.
+      partly_observed: variables on a lighter grey, such as a class that few images have.
+      loops: variables of p with an arrow to themselves, such as pixels that depend on one another.
+    """
+    _check_not_empty(p, "p")
+    for name, model in (("p", p), ("q", q)):
+        unknown = {*model, *(parent for parents in model.values() for parent in parents)} - {*p}
+        if unknown:
+            raise ValueError(f"expected {name} of the variables {list(p)}, received: {unknown}")
+    rows = _rows_of_graph(p)
+    height = max(2.2, 0.5 + 0.8 * len(rows))
+    figure, axes = _panels(2, title, width=max(2.6, 0.6 + 0.9 * max(map(len, rows))), height=height)
+    width = max(1.5, 0.5 * (max(map(len, rows)) + 0.6))
+    places = {
+        name: (index - (len(row) - 1) / 2, -float(depth))
+        for depth, row in enumerate(rows)
+        for index, name in enumerate(row)
+    }
+    for ax, heading, parents in zip(axes, ("generative model p", "inference model q"), (p, q)):
+        _set_heading(ax, heading)
+        ax.set_axis_off()
+        ax.set_xlim(-width, width)
+        ax.set_ylim(0.5 - len(rows), 0.5)
+        ax.set_aspect("equal")
+        edges = [(parent, name) for name in parents for parent in parents[name]]
+        for edge, bend in zip(edges, _bends(edges, places), strict=True):
+            ax.add_patch(
+                FancyArrowPatch(
+                    *(places[name] for name in edge),
+                    connectionstyle=f"arc3,rad={bend}",
+                    shrinkA=_NODE_RADIUS,
+                    shrinkB=_NODE_RADIUS + 1,
+                    **_ARROW,
+                )
+            )
+        for name in p:
+            grey = "0.75" if name in observed else "0.9" if name in partly_observed else "white"
+            _draw_node(ax, name, places[name], grey)
+    for x, y in (places[name] for name in loops):
+        ends = (x + 0.16, y + 0.16), (x + 0.16, y - 0.16)
+        axes[0].add_patch(FancyArrowPatch(*ends, connectionstyle="arc3,rad=-2.2", **_ARROW))
     return _laid_out(figure)
 
 
@@ -1451,6 +1503,47 @@ def _laid_out(figure):
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
+
+
+def _rows_of_graph(parents):
+    """Variables by the length of the longest path that leads to them, from the top down."""
+    rows, left = [], dict(parents)
+    while left:
+        row = sorted(name for name, above in left.items() if not left.keys() & {*above})
+        if not row:
+            raise ValueError(f"expected p without a cycle, received: {parents}")
+        rows.append(row)
+        for name in row:
+            del left[name]
+    return rows
+
+
+def _bends(edges, places):
+    """How far each edge curves: not at all, but around a node that lies on its way. In a chain,
+    where both sides are free, edges turn right and left by turns."""
+    bends, side = [], 1
+    for edge in edges:
+        start, end = (np.array(places[name]) for name in edge)
+        way = end - start
+        on_the_way = [
+            place - start
+            for name, place in places.items()
+            if name not in edge and 0 < np.dot(place - start, way) < np.dot(way, way)
+        ]
+        distances = [(way[0] * y - way[1] * x) / np.hypot(*way) for x, y in on_the_way]
+        beside = [distance for distance in distances if abs(distance) < 0.3]
+        if beside and not any(beside):
+            bends.append(0.35 * side)
+            side = -side
+        else:
+            bends.append(0.35 * float(np.sign(sum(beside))))
+    return bends
+
+
+def _draw_node(ax, name, place, colour):
+    circle = {"marker": "o", "markersize": 2 * _NODE_RADIUS, "markeredgecolor": "0.2"}
+    ax.plot(*place, color=colour, **circle)
+    ax.annotate(name, place, ha="center", va="center", fontsize=_TEXT_SIZE)
 
 
 def _set_heading(ax, heading, x=None, y=None):
