@@ -505,6 +505,22 @@ def test_report_is_one_file_with_every_figure(fitted, tmp_path):
         report.write(scores, str(tmp_path / "report.pdf"), monitor.names, 0.0)
 
 
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_report_of_scores_of_which_some_stretches_or_all_are_incomplete(
+    chunk, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report, "CHUNK", chunk)
+    head = "time,I,V,G,state,condition,probability,bound,is_anomaly,p_A,p_B\n"
+    nothing = "2024-03-01 10:02:10Z,,250,900,incomplete,,,,false,,\n"
+    row = "2024-03-01 10:02:20Z,1,280,300,ok,B,0.9,4.25,false,0.1,0.9\n"
+    scores, out = tmp_path / "scores.csv", tmp_path / "report.html"
+    for text, scored in ((nothing * 3, 0), (nothing + row + nothing, 1)):
+        scores.write_text(head + text)
+        assert report.write(str(scores), str(out), ["A", "B"], -20.0) == {"rows": 3, "anomalies": 0}
+        page = out.read_text(encoding="utf-8")
+        assert f"{3 - scored}</" in page and "incomplete" in page
+
+
 def test_report_draws_what_the_scores_say(tmp_path, monkeypatch):
     scores, drawn = tmp_path / "scores.csv", {}
     rows = [  # of three minutes; one is incomplete

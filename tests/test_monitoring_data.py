@@ -641,6 +641,10 @@ def test_files_that_are_none(write, tmp_path):
     broken.write_text("no parquet")
     half = tmp_path / "half.csv.gz"
     half.write_bytes(gzip.compress("\n".join([HEADER, *ROWS * 50]).encode())[:-30])
+    damaged = tmp_path / "damaged.csv.gz"
+    content = bytearray(gzip.compress("\n".join([HEADER, *ROWS * 50]).encode()))
+    content[20:60] = b"\xff" * 40
+    damaged.write_bytes(content)
     empty = tmp_path / "empty.csv"
     empty.write_text("")
     latin = tmp_path / "latin.csv"
@@ -650,6 +654,7 @@ def test_files_that_are_none(write, tmp_path):
         (write(name="log.txt"), "expected a .csv"),
         (broken, "cannot be read"),
         (half, "cannot be read"),
+        (damaged, "cannot be read"),
         (empty, "cannot be read"),
         (latin, "cannot be read"),
         (write([], name="names.csv"), "expected rows"),

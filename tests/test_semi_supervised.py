@@ -1316,6 +1316,12 @@ def test_only_what_nothing_is_generated_from_is_auxiliary():
     assert found == expected
 
 
+@pytest.mark.parametrize("latent_dims", [(3,), (3, 2, 1)])
+def test_cagem_has_two_latent_variables(latent_dims):
+    with pytest.raises(ValueError, match=r"\(units of z1, units of z2\). Received: latent_dims"):
+        CaGeM((4, 4, 1), latent_dims=latent_dims)
+
+
 def test_a_negative_cascade_weight_is_refused():
     with pytest.raises(ValueError, match="cascade_weight >= 0. Received: -1"):
         CaGeM((4, 4, 1), cascade_weight=-1.0)

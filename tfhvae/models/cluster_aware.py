@@ -66,6 +66,11 @@ class CaGeM(SemiSupervisedModel):
             name=name,
             **kwargs,
         )
+        if len(latent_dims) != 2:
+            raise ValueError(
+                "expected latent_dims to be (units of z1, units of z2). "
+                f"Received: latent_dims={latent_dims!r}"
+            )
         parts.check_choice("batch_normalization", batch_normalization, parts.BATCH_NORMALIZATION)
         self.config = {
             "likelihood": parts.check_choice("likelihood", likelihood, parts.LIKELIHOODS),

@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import os
 import re
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -45,7 +47,8 @@ COLUMN_ROWS = 10  # so many rows, most of them out of range, show that a whole c
 _TIME_NAMES = ("time", "Time", "timestamp", "Timestamp", "datetime", "date", "")
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "-", "nat", "<na>"}
 _YEAR_2100 = 4_102_444_800
-_UNREADABLE = (ValueError, OSError, EOFError)
+# What pandas raises of a file that is none, or damaged.
+UNREADABLE = (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile)
 _OFFSET = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
 
 
@@ -229,7 +232,7 @@ class _Source:
             else:
                 names = written = _required("pyarrow.parquet").read_schema(self.path).names
                 self.nameless = "__index_level_0__"
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
         self.repeated = {name for name in written if name and written.count(name) > 1}
         return ["" if name == self.nameless else name for name in names]
@@ -320,7 +323,7 @@ class _Source:
                 number += len(frame)
                 empty &= not len(frame)
                 yield frame
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
         if empty:
             raise RunError(f"{self.path}: expected rows below the names. Received: none")

@@ -11,6 +11,7 @@ import numpy as np
 from tfhvae import files, plotting
 from tfhvae.errors import RunError
 from tfhvae.monitoring import charts
+from tfhvae.monitoring.logs import UNREADABLE
 from tfhvae.monitoring.plant import STATES
 from tfhvae.progress import bar
 
@@ -106,6 +107,8 @@ class _Summary:
         for name, count in chunk["state"].value_counts().items():
             self.states[name] = self.states.get(name, 0) + int(count)
         chunk = chunk[chunk["state"] == "ok"]
+        if not len(chunk):
+            return
         codes = chunk["condition"].map({name: code for code, name in enumerate(self.names)})
         if codes.isna().any():
             strange = sorted(set(chunk["condition"][codes.isna()].astype(str)))
@@ -241,7 +244,7 @@ def _chunks(path):
         options = {"parse_dates": ["time"], "keep_default_na": False, "na_values": [""]}
         with pd.read_csv(path, chunksize=CHUNK, dtype=words, **options) as reader:
             yield from reader
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise RunError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
 
 
