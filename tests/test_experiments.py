@@ -97,7 +97,7 @@ def test_run_folder_has_everything(finished):
     assert figures == {
         "samples", "reconstructions", "interpolations", "training_curves", "kl_per_unit",
         "pseudo_inputs", "pseudo_input_samples", "latent_pca", "active_units", "log_likelihood",
-        "bound_decomposition",
+        "bound_decomposition", "graph",
     }  # fmt: skip
     assert not [n for n in names if n.endswith(".part") or "/." in n]
 
