@@ -8,7 +8,7 @@ Variants: vae-L, vae_bn-L, vae_bn_wu-L, ladder_vae-L and prob_ladder-L with L = 
 
 Time on two cores: about 7 s an epoch for five layers, 2000 epochs. Expected: -81.3 (ladder_vae-5;
 -82.12 published). Published, and not run to the end here: -82.14 (vae_bn_wu-5; -82.74 for the best
-VAE of 2016b), -81.87 (prob_ladder-5; -82.5 after 400 epochs). The second stage is fine-tuning:
+VAE of 2016b), -81.87 (prob_ladder-5; -81.6 after 1000 epochs). The second stage is fine-tuning:
 
     python run_experiment.py --initial_run=runs/deep_mnist-ladder_vae-5-seed0 --epochs=2000 \
         --config.optimizer.schedule=step --config.objective.num_importance=10 \
