@@ -506,6 +506,7 @@ def test_report_is_one_file_with_every_figure(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
+@pytest.mark.filterwarnings("error:constrained_layout")  # no picture is squeezed out
 def test_report_of_scores_of_which_some_stretches_or_all_are_incomplete(
     chunk, tmp_path, monkeypatch
 ):

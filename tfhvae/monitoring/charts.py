@@ -205,17 +205,20 @@ def bound_histogram(centres, counts, threshold):
     """
     figure, (ax,) = _panels(1, None, width=6.4, height=2.8)
     width = centres[1] - centres[0]
-    is_below = centres < _squeezed(threshold)
-    ax.bar(centres, counts, width, color=np.where(is_below, RED, BLUE))
-    ax.axvline(_squeezed(threshold), color="black", ls="--", lw=1)
+    place = float(_squeezed(threshold))
+    ax.bar(centres, counts, width, color=np.where(centres < place, RED, BLUE))
+    ax.axvline(place, color="black", ls="--", lw=1)
+    filled = centres[counts > 0]
+    _squeezed_axis(ax, [*(filled if len(filled) else centres), place])
+    low, high = ax.get_xlim()
+    is_left = place < low + 0.3 * (high - low)  # the words go where there is room for them
     ax.annotate(
-        f"threshold {threshold:.2f} nats".replace("-", "\N{MINUS SIGN}"), (_squeezed(threshold), 1), (-4, -4), va="top", ha="right",
+        f"threshold {threshold:.2f} nats".replace("-", "\N{MINUS SIGN}"), (place, 1),
+        (4 if is_left else -4, -4), va="top", ha="left" if is_left else "right",
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
     )  # fmt: skip
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylabel("rows")
-    filled = centres[counts > 0]
-    _squeezed_axis(ax, filled if len(filled) else centres)
     return figure
 
 
