@@ -800,11 +800,12 @@ def digits_by_row():
     )
 
 
-@pytest.mark.parametrize("model", ["vae", "adgm"])
+@pytest.mark.parametrize(("model", "disjoint"), [("vae", False), ("adgm", False), ("adgm", True)])
 def test_training_sees_the_training_images_and_is_judged_by_the_validation_images(
-    model, tmp_path, monkeypatch
+    model, disjoint, tmp_path, monkeypatch
 ):
     config, dataset = small_config(model), digits_by_row()
+    config.labels.disjoint = disjoint
     config.training.patience, config.objective.warmup_epochs = 7, 5
     run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH, dataset=dataset)
     fitted, recalibrated = {}, []
@@ -836,7 +837,8 @@ def test_training_sees_the_training_images_and_is_judged_by_the_validation_image
     assert (recorder.held_out, recorder.patience, recorder.warmup_epochs) == ("validation", 7, 5)
     assert len(recalibrated) == (model == "adgm")  # which has batch normalisation
     for images, binarization in recalibrated:
-        np.testing.assert_array_equal(images, dataset.train.images)
+        left_out = run.labelled if disjoint else []
+        np.testing.assert_array_equal(images, np.delete(dataset.train.images, left_out, 0))
         assert binarization == dataset.binarization == "per_batch"
 
 

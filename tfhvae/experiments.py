@@ -94,7 +94,7 @@ class Run:
             self.steps = pipeline.steps_per_epoch(
                 len(self.dataset.train.images),
                 config.training.batch_size,
-                len(self.labelled) if config.labels.disjoint and self._trains_with_labels else 0,
+                self._num_left_out,
             )
         if config.training.patience and self.dataset.validation is None:
             raise RunError(
@@ -335,16 +335,19 @@ class Run:
         self._put_statistics(wanted)
 
     def _recalibrated(self, variables):
-        """Batch statistics of the whole training set. They take a pass over it, so the folder
-        keeps them."""
+        """Batch statistics of all images that the bound is trained on without labels: with
+        disjoint labels, of the others. They take a pass, so the folder keeps them."""
         path, seed = self.path(_STATISTICS), [self.config.seed, _STATISTICS_STREAM]
         self._put_statistics("running")
         key = _digest(seed, *self.model.get_weights())
         kept = _kept(path, key, "recalibrating")
         if kept is None:
+            images = self.dataset.train.images
+            if self._num_left_out:
+                images = np.delete(images, self.labelled, axis=0)
             training.recalibrate(
                 self.model,
-                self.dataset.train.images,
+                images,
                 seed=seed,
                 binarization=self.dataset.binarization,
             )
@@ -513,6 +516,12 @@ class Run:
                 f"{self.config.training.batch_size} unlabelled and {labelled} labelled images in "
                 "a batch (training.batch_size, labels.batch_size)"
             )
+
+    @property
+    def _num_left_out(self):
+        """Labelled images that are not among the unlabelled ones."""
+        is_disjoint = self.config.labels.disjoint and self._trains_with_labels
+        return len(self.labelled) if is_disjoint else 0
 
     @property
     def _trains_with_labels(self):
