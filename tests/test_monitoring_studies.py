@@ -214,8 +214,12 @@ def test_progressive_study_takes_its_threshold_from_known_rows_that_are_not_for_
     known = sdgm.y != samples.UNKNOWN
     np.testing.assert_array_equal(sdgm.y[known], study.y[rows[known]])
     assert np.bincount(sdgm.y[known]).tolist() == [10, 1, 1, 1]
+    # The MLP has the same labels, but for a fifth of those of the known condition, which stop it.
     np.testing.assert_array_equal(rows_of(mlp.x, scale), rows)
-    assert set(rows_of(mlp.validation, scale)) < set(rows[known])
+    learns, stops = mlp.y != samples.UNKNOWN, set(rows_of(mlp.validation, scale))
+    assert set(rows[learns]) == set(rows[known]) - stops and stops < set(rows[known])
+    np.testing.assert_array_equal(mlp.y[learns], sdgm.y[learns])
+    assert np.bincount(mlp.y[learns]).tolist() == [8, 1, 1, 1]
     # Rows that are not there yet have no part in the standardisation either.
     assert scale == samples.Standardisation.of(values[np.sort(rows)], ("I", "V"))
     np.testing.assert_allclose(sdgm.x.mean(0), 0.0, atol=1e-4)

@@ -155,7 +155,7 @@ class Study:
 
     def train_baseline(self, model, inputs, x, y, seed, validation=None):
         """A trained MLP or MLR. Without `validation`, a fifth of the labelled rows of every class
-        stops the MLP, which then learns from the others."""
+        stops the MLP, which then learns from the others; a class of one row has none to spare."""
         if model == "mlr":
             classifier = learning.LogisticRegression()
             classifier.fit(x, y)
@@ -164,7 +164,7 @@ class Study:
             rng, held_out = np.random.default_rng([seed, 0x3A1]), []
             for code in np.unique(y[y != UNKNOWN]):
                 members = rng.permutation(np.flatnonzero(y == code))
-                held_out.append(members[: max(1, len(members) // 5)])
+                held_out.append(members[: max(len(members) > 1, len(members) // 5)])
             held_out = np.concatenate(held_out)
             validation, y = (x[held_out], y[held_out]), y.copy()
             y[held_out] = UNKNOWN
