@@ -685,7 +685,7 @@ def test_rows_of_two_logs_are_one_row_with_one_label():
 
 
 def test_a_measurement_that_never_varies_is_refused(tmp_path):
-    frame = clouds(600).assign(G=0.0)
+    frame = clouds(600).assign(G=0.1)  # which is not a sum of powers of two
     with pytest.raises(RunError, match="that vary. Received: G with.*--inputs=I,V$"):
         plant.fit(frame, str(tmp_path), small_config(), jit_compile=False)
 
@@ -695,7 +695,8 @@ def test_an_alarm_of_few_rows_may_be_chance(fitted):
     of 4e-5."""
     old = plant.Monitor.load(fitted[0], jit_compile=False)
     frame = fitted[1][:20].drop(columns="condition")
-    rows = plant._Rows(frame, None, np.full(20, samples.UNKNOWN), None, np.ones(20, bool), 0)
+    y, held_out = np.full(20, samples.UNKNOWN), np.ones(20, bool)
+    rows = plant._Rows(frame, None, y, None, held_out, None, 0)
     for alarms, reasons in ((1, 0), (4, 1)):
         summary = {"held_out/false_alarm_rate": alarms / 20, "held_out/recall": {}}
         assert len(plant._objections(summary, old, old, rows)) == reasons

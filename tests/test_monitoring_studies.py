@@ -265,7 +265,11 @@ def test_no_version_is_fitted_to_rows_that_are_held_out(tmp_path, untrained):
         fit, scale = untrained.fits[-1], plant.Monitor.load(folder, jit_compile=False).scale
         rows = rows_of(fit.x, scale)
         assert not held_out[rows].any()
-        np.testing.assert_array_equal(rows_of(fit.validation, scale), np.flatnonzero(held_out))
+        stop = rows_of(fit.validation, scale)  # as many unlabelled ones as there are to fit to
+        assert held_out[stop].all() and np.sum(~has_label[stop]) == 11 < np.sum(
+            held_out & ~has_label
+        )
+        np.testing.assert_array_equal(stop[has_label[stop]], np.flatnonzero(held_out & has_label))
         known = fit.y != samples.UNKNOWN
         np.testing.assert_array_equal(rows[known], np.flatnonzero(has_label & ~held_out))
         np.testing.assert_array_equal(fit.y[known], rows[known] % 4)
@@ -363,6 +367,43 @@ def test_changed_rows_do_not_go_on_with_the_fit_of_others(tmp_path, monkeypatch)
             plant.fit(rows, str(folder), tiny_config(), columns=("I", "V"), jit_compile=False)
         begun.append(len(list(folder.glob("candidate-*"))))
     assert begun == [1, 2, 3, 4, 4]
+
+
+def test_update_to_fewer_columns_is_compared_with_the_version_that_has_them_all(
+    tmp_path, untrained
+):
+    frame, folder = numbered(600), str(tmp_path / "monitor")
+    fit = functools.partial(plant.fit, folder=folder, config=tiny_config(), jit_compile=False)
+    fit(frame, columns=("I", "V", "G"))
+    count = len(untrained.fits)
+    with pytest.raises(RunError, match="columns of the version in use, I, V, G.* without G"):
+        fit(frame.drop(columns="G"), columns=("I", "V"), update=True)
+    assert len(untrained.fits) == count  # refused before anything is trained
+    assert fit(frame, columns=("I", "V"), update=True)["columns"] == ["I", "V"]
+
+
+def test_update_is_put_into_use_only_after_the_version_that_it_was_compared_with(
+    tmp_path, untrained, monkeypatch
+):
+    folder = str(tmp_path / "monitor")
+    fit = functools.partial(
+        plant.fit, numbered(), folder, tiny_config(), columns=("I", "V"), jit_compile=False
+    )
+    fit()
+    fit(update=True)
+    train = learning.Learner.fit
+
+    def meanwhile(*arguments, **options):
+        plant.roll_back(folder)
+        return train(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learning.Learner, "fit", meanwhile)
+        with pytest.raises(RunError, match="version 0001 of .* is in use by now, not 0002"):
+            fit(update=True)
+    assert plant.current(folder) == {"version": "0001", "previous": "0002"}
+    assert fit(update=True)["version"] == "0003"
+    assert plant.current(folder) == {"version": "0003", "previous": "0001"}
 
 
 def test_two_fits_at_once_are_refused(tmp_path, monkeypatch):

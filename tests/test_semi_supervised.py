@@ -1149,6 +1149,8 @@ def test_generate_keeps_classes_and_latents_that_are_given(name):
     drawn = model.generate(y=y, seed=3)
     np.testing.assert_array_equal(drawn.y, y)
     assert drawn.mean.shape == (4, *EVENT)
+    same = model.generate(y=tf.constant(y, tf.int64), seed=3)  # as of tf.argmax
+    np.testing.assert_array_equal(same.mean, drawn.mean)
     np.testing.assert_allclose(drawn.mean, clamped_image(model, drawn), rtol=1e-6)
     for site_name in drawn.latents:
         given = tf.ones([4, *model.noise_shapes[site_name]])

@@ -237,7 +237,7 @@ class CaGeM(SemiSupervisedModel):
                 )
             )
             y = tf.argmax(self._log_p_y(z2, False) + gumbel, -1, output_type=tf.int32)
-        y = tf.convert_to_tensor(y, tf.int32)
+        y = tf.cast(y, tf.int32)
         z1 = given.get("z1")
         if z1 is None:
             loc, scale = self.p_z1([self.one_hot(y), z2])[0]

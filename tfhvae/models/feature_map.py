@@ -285,7 +285,8 @@ class FAME(TopDownInference, GaussianHierarchy):
         """
         if not self.is_autoregressive:
             raise ValueError(
-                'expected decoder="pixel_cnn" and concatenate=True, whose inputs can be masked'
+                'expected decoder="pixel_cnn" and concatenate=True, whose inputs can be masked. '
+                f"Received: {self.config['decoder']!r} and {self.config['concatenate']}"
             )
         z1 = self.trace(x, noise=noise).sites["z1"].value[0]
         maps = self.maps_below(0, z1)

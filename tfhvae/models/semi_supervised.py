@@ -230,7 +230,7 @@ class SemiSupervisedModel(LatentVariableModel):
     def classes(self, num_samples, y, seed):
         """`[N]` classes: those given, or draws from the uniform p(y)."""
         if y is not None:
-            return tf.convert_to_tensor(y, tf.int32)
+            return tf.cast(y, tf.int32)
         return tf.random.stateless_uniform(
             [num_samples], seed, maxval=self.num_classes, dtype=tf.int32
         )

@@ -374,7 +374,9 @@ def _fit(options):
         raise RunError(
             f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
         )
-    inputs = options.inputs or (_settings(folder)["columns"] if options.update else None)
+    inputs = options.inputs
+    if options.update:  # the version in use is compared with the new one on the same rows
+        inputs = list(dict.fromkeys([*(inputs or []), *_settings(folder)["columns"]]))
     frame = _read(options.logs, log, inputs)
     _start(options)
     summary = plant.fit(

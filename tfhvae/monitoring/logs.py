@@ -17,6 +17,13 @@ import numpy as np
 from tfhvae.errors import RunError
 from tfhvae.monitoring.simulate import COLUMNS, CONDITIONS, DAYLIGHT, _pandas, _required
 
+try:
+    from pytz import InvalidTimeError
+
+    _CLOCK_ERRORS = (ValueError, InvalidTimeError)  # the latter from pandas 2
+except ModuleNotFoundError:
+    _CLOCK_ERRORS = (ValueError,)
+
 UNITS = {"I": "A", "V": "V", "G": "W/m^2", "TExt": "degC", "TMod": "degC", "W": "m/s"}
 
 # Unit of a file -> (factor, offset) to that of UNITS, by quantity.
@@ -540,12 +547,13 @@ class _Cleaner:
         wrong = (values < low) | (values > high)
         if not wrong.any():
             return frame
+        known = values.dropna()
         other = [
             unit
             for unit, (factor, offset) in CONVERSIONS[name].items()
             if unit != UNITS[name]
             and name not in self.units
-            and (factor * values + offset).between(low, high).all()
+            and (factor * known + offset).between(low, high).all()
         ]
         hint = (
             f"; if the column is in {' or '.join(other)}, give the unit {name}:{other[0]}"
@@ -636,7 +644,7 @@ class _Cleaner:
             raise RunError(f"expected a time zone. Received: {zone!r}") from error
         if local.isna().any():
             # The hour that comes twice in autumn is settled by the order of the rows, if it can be.
-            with contextlib.suppress(ValueError):  # what stays NaT is refused below
+            with contextlib.suppress(*_CLOCK_ERRORS):  # what stays NaT is refused below
                 local = naive.dt.tz_localize(zone, ambiguous="infer", nonexistent="NaT")
         frame = frame.assign(utc=local.dt.tz_convert("UTC").dt.as_unit("us"))
         return self._refuse(

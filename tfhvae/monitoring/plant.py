@@ -29,7 +29,9 @@ from tfhvae.errors import RunError
 from tfhvae.monitoring.samples import (
     COLUMNS,
     LABEL,
+    MIN_STD,
     UNKNOWN,
+    VALIDATION_SHARE,
     Standardisation,
     check_columns,
     codes_of,
@@ -56,12 +58,13 @@ class Monitor:
     Attributes:
       model: the SDGM.
       settings: of `monitor.json`.
+      version: its name in the folder that it comes from, or None.
     """
 
-    def __init__(self, model, settings, jit_compile=True):
+    def __init__(self, model, settings, jit_compile=True, version=None):
         from tfhvae.monitoring.learning import Scorer
 
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.version = model, settings, version
         self.scale = Standardisation.from_json(settings["standardisation"])
         self.columns = self.scale.columns
         self.names = settings["conditions"]
@@ -85,7 +88,7 @@ class Monitor:
             model = keras.models.load_model(os.path.join(path, "model.keras"), compile=False)
         except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             raise RunError(f"{path} is not readable: {str(error).splitlines()[0]}") from error
-        return cls(model, settings, jit_compile)
+        return cls(model, settings, jit_compile, os.path.basename(path))
 
     def score(self, frame):
         """`(states [N], probabilities [N, Y], bound [N] in nats)`; NaN where a row is not "ok"."""
@@ -212,17 +215,19 @@ def fit(
     version in use only if, on held-out rows, it is right about the conditions that the old one
     knows as often as that (to `ACCURACY_MARGIN` points), recalls every new condition at least by
     `LEAST_RECALL`, and does not raise more than `FALSE_ALARM_FACTOR` times the wanted false alarms,
-    nor more than chance explains. A fit that was stopped goes on when called again with the same
-    data.
+    nor more than chance explains. The version in use has to be the same at the end as at the
+    beginning. A fit that was stopped goes on when called again with the same data.
 
     Args:
-      frame: measurements, labels where known; as from `joined`.
+      frame: measurements, labels where known; as from `joined`. For an update, with the columns of
+        the old version, whether or not they are among `columns`.
       folder: see the head of this file.
       config: as from `configuration.photovoltaic`.
       columns: inputs; None for those of `COLUMNS` that the frame has, or of the old version.
       false_alarm_rate: share of fitted rows whose bound is below the threshold; None for that of the
         old version, or `FALSE_ALARM_RATE`.
-      max_rows: rows without label beyond it are left out at random.
+      max_rows: rows without label beyond it are left out at random, and as large a share of the
+        held-out ones does not stop the training; those are examined all the same.
       update: whether `folder` holds a version that this one shall replace.
       log: how the logs were read, `{option of read_log: value}`, kept for scoring.
       jit_compile: whether training and scoring are compiled by XLA.
@@ -233,12 +238,29 @@ def fit(
     Raises:
       RunError: for what a person can mend, and for a candidate that does not pass.
     """
-    old = Monitor.load(folder, jit_compile) if update else None
-    if not update and current(folder) is not None:
-        raise RunError(
-            f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
-        )
+    if update:
+        version_folder(folder)  # which there has to be
+    with _alone(folder):
+        old = Monitor.load(folder, jit_compile) if update else None
+        if not update and current(folder) is not None:
+            raise RunError(
+                f"{folder} holds a fitted monitor: expected --update={folder}, or another --out"
+            )
+        settings, rows = _checked(frame, folder, config, columns, false_alarm_rate, max_rows, old)
+        settings["log"] = log or {}
+        return _replace(folder, settings, config, rows, old, jit_compile)
+
+
+def _checked(frame, folder, config, columns, false_alarm_rate, max_rows, old):
+    """`(settings, rows)` of a fit, see `fit`."""
     if old is not None:
+        missing = [name for name in old.columns if name not in frame.columns]
+        if missing:
+            raise RunError(
+                f"expected the columns of the version in use, {', '.join(old.columns)}, to compare "
+                f"it with the new one. Received: logs without {', '.join(missing)}; fit a monitor "
+                "of its own (--out) to these"
+            )
         columns = old.columns if columns is None else columns
         if false_alarm_rate is None:
             false_alarm_rate = old.settings["false_alarm_rate"]
@@ -278,11 +300,17 @@ def fit(
     if without:
         raise RunError(
             f"expected labelled rows of every condition. Received: all labelled rows of "
-            f"{', '.join(without)} are among those held out; label more"
+            f"{', '.join(without)} are held out or incomplete; label more"
         )
+    stopping = np.flatnonzero(held_out & (y != UNKNOWN))
+    unlabelled = np.flatnonzero(held_out & (y == UNKNOWN))
+    most = max(5, round(max_rows * VALIDATION_SHARE / (1.0 - VALIDATION_SHARE)))
+    if len(unlabelled) > most:
+        unlabelled = np.random.default_rng([config.seed, 1]).choice(unlabelled, most, False)
+    stopping = np.sort(np.concatenate([stopping, unlabelled]))
 
     spread = values[rows].std(0)
-    constant = [name for name, std in zip(columns, spread, strict=True) if not std > 0]
+    constant = [name for name, std in zip(columns, spread, strict=True) if not std > MIN_STD]
     if constant:
         others = ",".join(name for name in columns if name not in constant)
         raise RunError(
@@ -294,17 +322,8 @@ def fit(
         "conditions": names,
         "false_alarm_rate": false_alarm_rate,
         "num_samples": NUM_SAMPLES,
-        "log": log or {},
     }
-    with _alone(folder):
-        return _replace(
-            folder,
-            settings,
-            config,
-            _Rows(frame, values, y, rows, held_out, num_left_out),
-            old,
-            jit_compile,
-        )
+    return settings, _Rows(frame, values, y, rows, held_out, stopping, num_left_out)
 
 
 class _Rows(NamedTuple):
@@ -315,6 +334,7 @@ class _Rows(NamedTuple):
     y: np.ndarray  # [N], UNKNOWN without a label
     fitted: np.ndarray  # places of the rows that are fitted to
     held_out: np.ndarray  # [N], booleans
+    stopping: np.ndarray  # places of the held-out rows whose bound stops the training
     num_left_out: int  # rows besides, not complete or too many
 
 
@@ -325,6 +345,12 @@ def _replace(folder, settings, config, rows, old, jit_compile):
     monitor, summary = _train(candidate, settings, config, rows, jit_compile)
     reasons = [] if old is None else _objections(summary, old, monitor, rows)
     summary["objections"] = reasons
+    state = current(folder)
+    if old is not None and state["version"] != old.version:
+        raise RunError(
+            f"version {state['version']} of {folder} is in use by now, not {old.version}, with which "
+            "the new one was compared: the same command again compares it with that one"
+        )
     files.write_json(os.path.join(candidate, "monitor.json"), monitor.settings)
     files.write_json(os.path.join(candidate, "summary.json"), summary)
     name = _next_version(folder)
@@ -337,7 +363,6 @@ def _replace(folder, settings, config, rows, old, jit_compile):
             f"the new version does not pass and the old one stays in use: {'; '.join(reasons)}; "
             f"the candidate lies in {place}"
         )
-    state = current(folder)
     files.write_json(
         os.path.join(folder, "current.json"),
         {"version": name, "previous": state["version"] if state else None},
@@ -390,12 +415,12 @@ def _train(candidate, settings, config, rows, jit_compile):
 
     began = time.monotonic()
     names, columns = settings["conditions"], tuple(settings["columns"])
-    _, values, y, fitted, held_out, num_left_out = rows
+    _, values, y, fitted, held_out, stopping, num_left_out = rows
     scale = Standardisation.of(values[fitted], columns)
     x = scale(values)
     steps = max(1, len(fitted) // config.training.batch_size)
     learner = Learner(config, len(columns), names, steps, jit_compile)
-    state = learner.fit(x[fitted], y[fitted], x[held_out], config.seed, candidate)
+    state = learner.fit(x[fitted], y[fitted], x[stopping], config.seed, candidate)
     bound = learner.score(x[fitted], settings["num_samples"])[1]
     settings = {
         **settings,

@@ -13,7 +13,7 @@ LABEL = "condition"
 UNKNOWN = -1  # the class of a row without a label
 PROGRESSIVE_LABELS = 500  # of a condition once it is known
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of all rows, and of those that are not for the test
-_MIN_STD = 1e-6
+MIN_STD = 1e-6  # of a column that varies, in its unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Standardisation:
         if not len(values):
             raise RunError("expected at least one complete row of measurements. Received: none")
         std = values.std(0)
-        std = np.where(std > _MIN_STD, std, 1.0)
+        std = np.where(std > MIN_STD, std, 1.0)
         return cls(tuple(columns), tuple(values.mean(0).tolist()), tuple(std.tolist()))
 
     def __call__(self, values):
