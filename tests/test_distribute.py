@@ -299,7 +299,7 @@ def compare(one, two):
     assert one.keys() == two.keys()
     assert max(one["gradient_norm"]) > 1.0
     for name in one:
-        for a, b in zip(one[name], two[name]):
+        for a, b in zip(one[name], two[name], strict=True):
             np.testing.assert_allclose(b, a, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
@@ -325,7 +325,7 @@ def test_replicas_get_all_of_every_batch_once(mirrored):
 def test_two_workers_compute_what_two_replicas_of_one_process_compute(processes, mirrored):
     written = rows(processes[2] / "metrics.csv")
     assert len(written) == len(mirrored["history"])
-    for ours, theirs in zip(written, mirrored["history"]):
+    for ours, theirs in zip(written, mirrored["history"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
 
 
@@ -371,7 +371,7 @@ def test_only_the_chief_writes_and_all_stop_together(tmp_path, seeded):
     chief.train_seconds = other.train_seconds = 0.0
     assert chief.stopped_early and 2 < chief.epoch < 9
     assert other.to_json() == chief.to_json()
-    for a, b in zip(chief.best_weights, other.best_weights):
+    for a, b in zip(chief.best_weights, other.best_weights, strict=True):
         np.testing.assert_array_equal(a, b)
     assert [path.name for path in (tmp_path / "False").iterdir()] == []
     assert len(rows(tmp_path / "True" / "metrics.csv")) == chief.epoch

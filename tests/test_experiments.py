@@ -525,7 +525,7 @@ def test_more_epochs_go_on_with_a_finished_run(tmp_path):
     assert make(4).finished_summary["epochs"] == 4
     at_once = make(4, str(tmp_path / "at_once"))
     at_once.train()
-    for ours, theirs in zip(longer.model.get_weights(), at_once.model.get_weights()):
+    for ours, theirs in zip(longer.model.get_weights(), at_once.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     make(2, str(tmp_path / "cosine"), "cosine").train()
     with pytest.raises(RunError, match="training.epochs=2 there, 4 here"):
@@ -554,7 +554,7 @@ def test_fewer_epochs_than_planned_go_on_with_an_unfinished_run(tmp_path, monkey
     assert shorter.has_trained and make(2).has_trained
     at_once = make(2, "at_once")
     at_once.train()
-    for ours, theirs in zip(shorter.model.get_weights(), at_once.model.get_weights()):
+    for ours, theirs in zip(shorter.model.get_weights(), at_once.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     with pytest.raises(RunError, match="training.epochs=2 there, 1 here"):
         make(1)

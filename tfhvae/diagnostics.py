@@ -87,13 +87,11 @@ def dependencies(model, x):
     others = densities(trace(1, values)) if classes is not None else found
 
     def parents(name, density, other):
-        gradients = {
-            variable: tape.gradient(density, value)
-            for variable, value in variables.items()
-            if variable != name
-        }
+        gradients = tape.gradient(density, variables)
         given = {
-            v for v, gradient in gradients.items() if gradient is not None and np.any(gradient)
+            variable
+            for variable, gradient in gradients.items()
+            if variable != name and gradient is not None and np.any(gradient)
         }
         if name != "y" and not np.allclose(density, other, rtol=1e-5, atol=1e-6):
             given.add("y")
