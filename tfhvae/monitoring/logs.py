@@ -476,12 +476,13 @@ class _Cleaner:
             column = column.str.replace(self.source.decimal, ".", regex=False)
             column = column.mask(has_point, "?")
         values = pd.to_numeric(column, errors="coerce").astype(float)
-        odd = ~np.isfinite(values)
+        odd = ~np.isfinite(values.to_numpy())
         text = _text(column[odd])
         values[odd] = pd.to_numeric(text, errors="coerce").astype(float)
-        wrong = pd.Series(False, column.index)
-        wrong[odd] = ~np.isfinite(values[odd]) & ~text.str.lower().isin(_MISSING)
-        return values.where(~wrong), wrong
+        is_missing = text.str.lower().isin(_MISSING).to_numpy(bool)
+        wrong = np.zeros(len(column), bool)
+        wrong[odd] = ~np.isfinite(values[odd].to_numpy()) & ~is_missing
+        return values.where(~wrong), pd.Series(wrong, column.index)
 
     def _place(self, line, raw_time):
         word = "line" if self.source.is_csv else "row"
