@@ -19,6 +19,7 @@ VARIANTS = [f"{name}-{layers}" for name in configuration.DEEP_VARIANTS for layer
 
 def test_deep_configurations_and_variants_are_all_there():
     assert [path.stem for path in DEEP_CONFIGS] == ["deep_mnist", "deep_norb", "deep_omniglot"]
+    assert len(VARIANTS) == 25
 
 
 def test_configurations_share_no_field():

@@ -76,12 +76,12 @@ def randomised(model, seed=1, gain=1.0):
             value = gain * value / np.sqrt(weight.shape[0])
         elif name in ("gamma", "moving_variance"):
             value = np.exp(0.3 * value)
-        elif name == "units_kept":
-            value = np.arange(len(value)) % 2
         else:
             value = 0.3 * value
         if weight.dtype == "float32":
             weight.assign(value)
+    if isinstance(model, M1M2):
+        model.keep_units(np.arange(model.m1_latent_dim) % 2 == 1)
     return model
 
 

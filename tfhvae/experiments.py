@@ -335,8 +335,8 @@ class Run:
         self._put_statistics(wanted)
 
     def _recalibrated(self, variables):
-        """Batch statistics of all images that the bound is trained on without labels: with
-        disjoint labels, of the others. They take a pass, so the folder keeps them."""
+        """Batch statistics of all training images, without the labelled ones where training leaves
+        those out of the unlabelled ones. They take a pass, so the folder keeps them."""
         path, seed = self.path(_STATISTICS), [self.config.seed, _STATISTICS_STREAM]
         self._put_statistics("running")
         key = _digest(seed, *self.model.get_weights())
