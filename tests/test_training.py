@@ -373,6 +373,11 @@ def test_units_are_active_have_died_or_never_woke():
     assert states.never_woke.tolist() == [False, False, True, True, False]
     assert diagnostics.unit_states(kl, threshold=0.001).active.tolist() == [1, 0, 0, 1, 1]
     np.testing.assert_array_equal(np.sum(states, 0), 1)  # each is one of three
+    layers = {"z1": states, "z2": diagnostics.unit_states(kl[:, 1:4]),
+              "z3": diagnostics.unit_states(kl[:, 2:4])}  # fmt: skip
+    assert diagnostics.layer_states(layers) == {
+        "active": ["z1"], "died": ["z2"], "never_woke": ["z3"]
+    }  # fmt: skip
     with pytest.raises(ValueError, match="at least one epoch, received: \\(0, 5\\)"):
         diagnostics.unit_states(kl[:0])
 
@@ -447,6 +452,8 @@ def test_monitor_works_in_a_fit_without_a_run():
     assert {site: kl.shape for site, kl in monitor.unit_kl.items()} == {"z2": (3, 2), "z1": (3, 3)}
     counts = [history[f"collapse/z1/{name}"] for name in ("active", "died", "never_woke")]
     assert np.sum(counts, 0).tolist() == [3, 3]
+    counts = [history[f"collapse/layers/{name}"] for name in ("active", "died", "never_woke")]
+    assert np.sum(counts, 0).tolist() == [2, 2]
 
 
 def test_a_layer_that_collapses_is_named_once(capfd):
@@ -472,7 +479,11 @@ def test_a_layer_that_collapses_is_named_once(capfd):
     monitor.on_train_end()
     text = capfd.readouterr().err
     assert "z2" not in text and text.startswith("layer z3 never woke") and text.count("\n") == 1
-    assert monitor.scalars()["collapse/z2/died"] == 1
+    scalars = monitor.scalars()
+    assert scalars["collapse/z2/died"] == 1
+    assert {n: v for n, v in scalars.items() if "/layers/" in n} == {
+        "collapse/layers/active": 1, "collapse/layers/died": 1, "collapse/layers/never_woke": 1
+    }  # fmt: skip
 
 
 def test_kl_of_an_auxiliary_variable_is_no_sign_of_death():
@@ -502,12 +513,12 @@ def test_run_reports_collapsed_layers(tmp_path, capsys):
         for site in ("z1", "z2"):
             active = int((arrays[f"unit_kl/{site}"] > 0.01).sum())
             assert summary[f"test/active_units_kl/{site}"] == active
-    assert summary["collapse/dead_layers"] == ["z2"]
+    assert summary["collapse/dead_layers"] == summary["collapse/never_woke_layers"] == ["z2"]
     assert (summary["collapse/z2/died"], summary["collapse/z2/never_woke"]) == (0, 3)
     assert summary["collapse/z1/died"] == (run.state.unit_kl["z1"][0, 1:] > 0.01).sum()
     reporting.print_summary(summary)
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "collapsed z2: no active unit at the end of training" in shown
+    assert "collapsed z2 never woke: no active unit at the end of training" in shown
     assert f"{summary['test/active_units_kl/z1']} by KL" in shown
 
 

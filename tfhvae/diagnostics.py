@@ -45,6 +45,22 @@ def unit_states(unit_kl, threshold=ACTIVE_UNIT_KL):
     return UnitStates(active, ever & ~active, ~ever)
 
 
+def layer_states(states):
+    """Sorts layers as `unit_states` sorts units: `{"active", "died", "never_woke": [sites]}`.
+
+    A layer is active with one active unit; one that is not has died if one of its units was ever
+    active.
+
+    Args:
+      states: `{site: UnitStates}`.
+    """
+    sites = {name: [] for name in UnitStates._fields}
+    for site, units in states.items():
+        first = next(name for name, those in units._asdict().items() if those.any())
+        sites[first].append(site)
+    return sites
+
+
 class Dependencies(NamedTuple):
     """The factors of a generative and of an inference model: `{variable: [its parents]}`. Variables
     are the sites from the top down, "y" for a class, and "x"."""

@@ -683,6 +683,7 @@ class Run:
             for site, kl in state.unit_kl.items()
             if site not in self.model.auxiliary_sites
         }
+        layers = diagnostics.layer_states(states)
         unit_kl = {site: arrays.get(f"unit_kl/{site}") for site in self.model.noise_shapes}
         mean, error = evaluation.mean_log_likelihood(arrays["elbo"], arrays["log_likelihood"])
         sites = list(self.model.noise_shapes)
@@ -727,9 +728,8 @@ class Run:
                 for site in sites
                 for name in ("died", "never_woke")
             },
-            "collapse/dead_layers": [
-                site for site in sites if site in states and not states[site].active.any()
-            ],
+            "collapse/dead_layers": layers["died"] + layers["never_woke"],
+            "collapse/never_woke_layers": layers["never_woke"],
             **self._classification(arrays),
             "test/images": len(arrays["elbo"]),
             "train_images": len(self.dataset.train.images),

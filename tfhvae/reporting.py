@@ -60,12 +60,9 @@ def print_summary(summary):
             table.add_row(f"KL {site}", f"{summary[name]:.2f} nats, {active}")
     dead = summary.get("collapse/dead_layers")
     if dead:
-        table.add_row(
-            "collapsed",
-            f"{', '.join(dead)}: no active unit at the end of training; "
-            + ("it carries" if len(dead) == 1 else "they carry")
-            + " no information",
-        )
+        never_woke = summary.get("collapse/never_woke_layers", ())
+        fates = [f"{site} never woke" if site in never_woke else f"{site} died" for site in dead]
+        table.add_row("collapsed", f"{', '.join(fates)}: no active unit at the end of training")
     if summary.get("test/batch_statistics") is not None:
         table.add_row("batch statistics", summary["test/batch_statistics"])
     table.add_row("epochs", f"{summary['epochs']} (weights of epoch {summary['best_epoch']})")

@@ -466,7 +466,8 @@ class CollapseMonitor(keras.callbacks.Callback):
     """Watches which units carry information, and says when a whole layer has collapsed.
 
     After every epoch, `logs` get `collapse/<site>/active`, `/died` and `/never_woke`, numbers of
-    units as in `diagnostics.unit_states`; Keras' history and callbacks after this one see them. A
+    units as in `diagnostics.unit_states`, and `collapse/layers/active` and so on, numbers of
+    layers as in `diagnostics.layer_states`; Keras' history and callbacks after this one see them. A
     site whose KL is known as one number (a mixture prior) counts as one unit. That a layer has
     died is said when it happens, once; that it never woke, when training ends. Auxiliary sites are
     left out: their KL does not tell.
@@ -492,11 +493,19 @@ class CollapseMonitor(keras.callbacks.Callback):
         }
 
     def scalars(self):
-        """`{"collapse/<site>/active", "/died", "/never_woke": number of units}`."""
+        """`{"collapse/<site>/active", "/died", "/never_woke": number of units}`, and for the site
+        `layers` the number of layers."""
+        states = self.states()
         return {
-            f"collapse/{site}/{name}": int(units.sum())
-            for site, states in self.states().items()
-            for name, units in states._asdict().items()
+            **{
+                f"collapse/{site}/{name}": int(units.sum())
+                for site, of_site in states.items()
+                for name, units in of_site._asdict().items()
+            },
+            **{
+                f"collapse/layers/{name}": len(sites)
+                for name, sites in diagnostics.layer_states(states).items()
+            },
         }
 
     def on_train_begin(self, logs=None):
