@@ -811,15 +811,20 @@ def test_depth_study_is_drawn(study, monkeypatch):
     seen = []
     draw = plotting.depth_study
     monkeypatch.setattr(plotting, "depth_study", lambda *args: seen.append(args) or draw(*args))
+    for run in study.iterdir():  # the weights are those of epoch 200
+        (run / "metrics.csv").write_text("epoch,bound\n199,-86.0\n200,-85.0\n201,-84.0\n")
     results.table(study)
-    ((elbo, log_likelihood, samples, title),) = seen
-    assert list(elbo) == list(log_likelihood) == [
+    ((bounds, title),) = seen
+    assert list(bounds) == ["$L_1$, training images", "$L_1$, test images", "$L_{K}$, test images"]
+    training, elbo, log_likelihood = bounds.values()
+    assert list(training) == list(elbo) == list(log_likelihood) == [
         "VAE", "VAE+BN", "VAE+BN+WU", "Ladder VAE+BN+WU", "prob. ladder+BN+WU",
     ]  # fmt: skip
     np.testing.assert_array_equal(elbo["VAE"], [[1, -90.25], [1, -90.5], [5, -91.0]])
     np.testing.assert_array_equal(log_likelihood["VAE"], [[1, -86.5], [1, -86.7], [5, -87.0]])
     np.testing.assert_array_equal(elbo["Ladder VAE+BN+WU"], [[5, -85.0]])
-    assert samples is None and "200 epochs" in title  # 1000 and 5000 samples
+    np.testing.assert_array_equal(training["VAE"], [[1, -85.0], [1, -85.0], [5, -85.0]])
+    assert "200 epochs" in title  # and 1000 or 5000 samples
     picture = matplotlib.image.imread(study / "depth_dynamic_mnist.png")
     assert picture.shape[1] > picture.shape[0] > 300
 

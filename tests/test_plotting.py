@@ -206,11 +206,14 @@ CALLS = {
     "active_units/both": lambda: plotting.active_units(
         {"z1": images(6), "z2": images(4)}, {"z1": images(6), "z2": [3.0]}
     ),
-    "depth_study/one": lambda: plotting.depth_study({"VAE": [[1, -90.0]]}, {"VAE": [[1, -86.0]]}),
+    "depth_study/one": lambda: plotting.depth_study({"$L_1$": {"VAE": [[1, -90.0]]}}),
     "depth_study/many": lambda: plotting.depth_study(
-        {f"variant {i} of a model": [[1, -90.0 - i], [5, -88.0]] for i in range(7)},
-        {f"variant {i} of a model": [[1, -86.0 - i], [5, -84.0]] for i in range(7)},
-        5000,
+        {
+            f"$L_{{{k}}}$, test images": {
+                f"variant {i} of a model": [[1, k / 500 - i], [5, k / 500]] for i in range(7)
+            }
+            for k in (1, 50, 5000)
+        }
     ),
     "bounds_by_labels/one": lambda: plotting.bounds_by_labels({"$L_1$": [[0, -90.0]]}),
     "bounds_by_labels/many": lambda: plotting.bounds_by_labels(
@@ -721,7 +724,7 @@ class TestClasses:
 
     def test_eleven_lines_differ(self):
         bounds = {f"L_{i}": [[1, -i], [2, -i]] for i in range(11)}
-        for figure in (plotting.depth_study(bounds, bounds), plotting.bounds_by_labels(bounds)):
+        for figure in (plotting.depth_study({"L": bounds}), plotting.bounds_by_labels(bounds)):
             lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
             assert len({(line.get_color(), line.get_marker()) for line in lines}) == 11
         runs = {f"model {i}": [[[1, 2.0 + i], [2, 1.0 + i]]] for i in range(11)}
@@ -870,7 +873,7 @@ class TestNumbers:
     def test_depth_study_draws_lines_through_the_means_of_runs(self):
         elbo = {"VAE": [[2, -91.0], [1, -92.0], [2, -93.0]], "VAE+BN": [[5, -88.0]]}
         log_likelihood = {name: np.add(runs, [0.0, 4.0]) for name, runs in elbo.items()}
-        figure = plotting.depth_study(elbo, log_likelihood, samples=5000)
+        figure = plotting.depth_study({"$L_1$": elbo, "$L_{5000}$": log_likelihood})
         left, right = figure.axes
         np.testing.assert_array_equal(left.lines[0].get_xydata(), [[1, -92.0], [2, -92.0]])
         np.testing.assert_array_equal(left.lines[1].get_xydata(), elbo["VAE"])
@@ -878,7 +881,7 @@ class TestNumbers:
         assert left.lines[0].get_color() == right.lines[0].get_color() != left.lines[2].get_color()
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["VAE", "VAE+BN"]
         headings = [ax.get_title(loc="left") for ax in figure.axes]
-        assert headings == ["$L_1$ (ELBO)", "$L_{5000}$"]
+        assert headings == ["$L_1$", "$L_{5000}$"]
 
     def test_bounds_by_labels_are_lines_through_the_means_of_runs(self):
         runs = [[100, -80.0], [0, -84.0], [100, -81.0]]
@@ -1029,12 +1032,12 @@ REFUSED = {
         r"sites \['z1'\], received: \['z2'\]",
     ),
     "variants": (
-        lambda: plotting.depth_study({"a": [[1, 2.0]]}, {"b": [[1, 2.0]]}),
-        r"variants \['a'\], received: \['b'\]",
+        lambda: plotting.depth_study({"L": {"a": [[1, 2.0]]}, "M": {"b": [[1, 2.0]]}}),
+        r"bounds\['M'\] of the variants \['a'\], received: \['b'\]",
     ),
     "depths": (
-        lambda: plotting.depth_study({"a": [[1, np.nan]]}, {"a": [[1, 2.0]]}),
-        r"finite elbo\['a'\]",
+        lambda: plotting.depth_study({"L": {"a": [[1, 2.0]]}, "M": {"a": [[1, np.nan]]}}),
+        r"finite bounds\['M'\]\['a'\]",
     ),
     "bounds by labels": (
         lambda: plotting.bounds_by_labels({"a": [[1, np.inf]]}),

@@ -1193,37 +1193,36 @@ def _count_active_units(ax, variances, unit_kl, threshold, kl_threshold):
     )
 
 
-def depth_study(elbo, log_likelihood, samples=None, title="Depth study"):
-    """Test bounds by number of layers of latent variables, a line per variant through the means of
-    its runs (Sønderby et al. 2016a and b, Fig. 3).
+def depth_study(bounds, title="Depth study"):
+    """Bounds by number of layers of latent variables, a panel per bound and in it a line per variant
+    through the means of its runs (Sønderby et al. 2016a and b, Fig. 3).
 
     Args:
-      elbo, log_likelihood: `{variant: [N, 2]}`, pairs of a number of layers and L_1, or L_K, in
-        nats, one pair per run; the same variants in both.
-      samples: K, where it is the same for all runs.
+      bounds: `{bound: {variant: [N, 2]}}`, pairs of a number of layers and the bound in nats per
+        image, one pair per run; the same variants in each. A bound is named "$L_1$, test images",
+        say.
     """
-    _check_not_empty(elbo, "elbo")
-    if elbo.keys() != log_likelihood.keys():
-        raise ValueError(
-            f"expected log_likelihood of the variants {list(elbo)}, received: "
-            f"{list(log_likelihood)}"
-        )
-    panels = {
-        "$L_1$ (ELBO)": ("elbo", elbo),
-        f"$L_{{{samples}}}$" if samples else "$L_K$": ("log_likelihood", log_likelihood),
-    }
-    figure, axes = _panels(2, title, width=4.6, height=3.7)
-    for ax, (heading, (name, bounds)) in zip(axes, panels.items(), strict=True):
-        _set_heading(ax, heading, x="layers of latent variables", y="nats per test image")
+    _check_not_empty(bounds, "bounds")
+    first = next(iter(bounds.values()))
+    _check_not_empty(first, f"bounds[{next(iter(bounds))!r}]")
+    for name, of_variants in bounds.items():
+        if of_variants.keys() != first.keys():
+            raise ValueError(
+                f"expected bounds[{name!r}] of the variants {list(first)}, received: "
+                f"{list(of_variants)}"
+            )
+    figure, axes = _panels(len(bounds), title, width=3.9, height=3.7)
+    for ax, (name, of_variants) in zip(axes, bounds.items(), strict=True):
+        _set_heading(ax, name, x="layers of latent variables", y="nats per image")
         ax.xaxis.set_major_locator(_whole_numbers())
         ax.margins(x=0.08, y=0.08)
-        for index, (variant, runs) in enumerate(bounds.items()):
-            runs = _checked_finite(runs, f"{name}[{variant!r}]", "[N, 2]")
+        for index, (variant, runs) in enumerate(of_variants.items()):
+            runs = _checked_finite(runs, f"bounds[{name!r}][{variant!r}]", "[N, 2]")
             _line_through_means(ax, runs, variant, index)
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=min(3, len(elbo)),
+        ncols=min(4, len(first)),
         fontsize=8,
         frameon=False,
     )

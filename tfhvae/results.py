@@ -525,7 +525,7 @@ def _depth_studies(results, records):
         if len({len(run.latents) for run in runs}) > 1:
             drawn[dataset] = drawn.get(dataset, 0) + 1
             figure = f"depth_{dataset}{_suffix(drawn[dataset])}.png"
-            plotting.save(_depth_figure(runs, heading), os.path.join(results, figure))
+            plotting.save(_depth_figure(results, runs, heading), os.path.join(results, figure))
             picture = f"![bounds by depth]({figure})\n\n"
         yield (
             f"## {heading}\n\nProtocol: {protocol}. Cells: test log-likelihood L_K (K importance "
@@ -604,19 +604,26 @@ def _sampling(objective):
     return ", ".join(several)
 
 
-def _depth_figure(runs, title):
+def _depth_figure(results, runs, title):
     samples = {run.summary["test/eval_samples"] for run in runs}
 
-    def points(key):
-        return {
-            label: np.array([[len(r.latents), r.summary[key]] for r in runs if r.label == label])
-            for label in dict.fromkeys(run.label for run in runs)
-        }
+    def training_bound(run):  # of the epoch that the weights are from, as its batches had it
+        curve = _curve(results, run.name, run.summary, "bound", parts=("",))
+        return curve[curve[:, 0] == run.summary["best_epoch"], 1]
 
+    def points(value):
+        found = collections.defaultdict(list)
+        for run in runs:
+            found[run.label] += [(len(run.latents), bound) for bound in np.ravel(value(run))]
+        return {label: np.reshape(pairs, [-1, 2]) for label, pairs in found.items()}
+
+    many = str(samples.pop()) if len(samples) == 1 else "K"
     return plotting.depth_study(
-        points("test/elbo"),
-        points("test/log_likelihood"),
-        samples.pop() if len(samples) == 1 else None,
+        {
+            "$L_1$, training images": points(training_bound),
+            "$L_1$, test images": points(lambda run: run.summary["test/elbo"]),
+            f"$L_{{{many}}}$, test images": points(lambda run: run.summary["test/log_likelihood"]),
+        },
         title,
     )
 
