@@ -618,14 +618,14 @@ def _depth_figure(results, runs, title):
         return {label: np.reshape(pairs, [-1, 2]) for label, pairs in found.items()}
 
     many = str(samples.pop()) if len(samples) == 1 else "K"
-    return plotting.depth_study(
-        {
-            "$L_1$, training images": points(training_bound),
-            "$L_1$, test images": points(lambda run: run.summary["test/elbo"]),
-            f"$L_{{{many}}}$, test images": points(lambda run: run.summary["test/log_likelihood"]),
-        },
-        title,
-    )
+    panels = {
+        "$L_1$, training images": points(training_bound),
+        "$L_1$, test images": points(lambda run: run.summary["test/elbo"]),
+        f"$L_{{{many}}}$, test images": points(lambda run: run.summary["test/log_likelihood"]),
+    }
+    # A record may come without the row of its weights' epoch.
+    known = {name: bounds for name, bounds in panels.items() if all(map(len, bounds.values()))}
+    return plotting.depth_study(known, title)
 
 
 def _bounds_table(runs):
