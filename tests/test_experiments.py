@@ -325,6 +325,23 @@ def test_every_model_runs(model, tmp_path):
     assert all(os.path.getsize(path) > 1000 for path in run.sample(4))
 
 
+@pytest.mark.parametrize("model", ["m2", "m1_m2", "adgm", "sdgm", "cagem"])
+def test_models_with_classes_train_without_labels(model, tmp_path):
+    config = small_config(model, 1)
+    config.labels.num_labels = 0
+    run = experiments.Run(config, str(tmp_path / "run"), hardware_options=GRAPH)
+    run.train()
+    (row,) = run.state.history
+    assert "cross_entropy" not in row and "error_percent" not in row
+    assert row["bound"] == pytest.approx(
+        row["log_px"] - sum(value for name, value in row.items() if name.startswith("kl/")),
+        abs=1e-3,
+    )
+    summary = run.evaluate()
+    assert -100.0 < summary["test/elbo"] < summary["test/log_likelihood"] + 1.0 < 0.0
+    assert "test/error_percent" not in summary
+
+
 # Going on after a stop -------------------------------------------------------------------------
 
 
