@@ -333,10 +333,8 @@ def test_models_with_classes_train_without_labels(model, tmp_path):
     run.train()
     (row,) = run.state.history
     assert "cross_entropy" not in row and "error_percent" not in row
-    assert row["bound"] == pytest.approx(
-        row["log_px"] - sum(value for name, value in row.items() if name.startswith("kl/")),
-        abs=1e-3,
-    )
+    terms = row["log_px"] - sum(value for name, value in row.items() if name.startswith("kl/"))
+    assert -1e-3 < terms - row["bound"] < np.log(10.0)  # KL of y, of ten clusters
     summary = run.evaluate()
     assert -100.0 < summary["test/elbo"] < summary["test/log_likelihood"] + 1.0 < 0.0
     assert "test/error_percent" not in summary
