@@ -62,7 +62,7 @@ def small_config(model="vae", epochs=2):
     config.training.batch_size = 400
     config.training.patience = 0
     config.training.checkpoint_seconds = 0.0
-    config.evaluation.num_samples = 3
+    config.evaluation.num_samples = config.evaluation.classifier_samples = 3
     return config
 
 
@@ -129,7 +129,7 @@ def test_both_classifiers_of_cagem_are_evaluated(tmp_path, capsys):
     summary = run.evaluate()
     test, seed = run.dataset.test, config.seed + experiments._TEST_STREAM
     p, q = (
-        evaluation.classify(run.model, test.images, 100, seed, classifier=classifier)
+        evaluation.classify(run.model, test.images, 3, seed, classifier=classifier)
         for classifier in ("p", "q")
     )
     errors = [100.0 * np.mean(np.argmax(each, -1) != test.labels) for each in (p, q)]
@@ -645,7 +645,7 @@ def test_a_test_set_of_one_image_has_no_standard_error(tmp_path):
     digits = data.load("digits")
     one = data.Split(digits.test.images[:1], digits.test.labels[:1])
     config = small_config("m2", 1)
-    config.labels.num_labels, config.evaluation.classifier_samples = 20, 2
+    config.labels.num_labels = 20
     dataset = dataclasses.replace(digits, test=one)
     run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH, dataset=dataset)
     run.train()

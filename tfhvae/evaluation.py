@@ -74,6 +74,14 @@ def _checked_images(model, x):
     return x
 
 
+_SEED = tf.TensorSpec([2], tf.int32)
+
+
+def _batch_of(x):
+    """Of any number of images: the last batch, often smaller, needs no graph of its own."""
+    return tf.TensorSpec([None, *np.shape(x)[1:]], tf.float32)
+
+
 def fixed_part(count, size):
     """Indices `[size]` of a fixed part of a test set of `count` examples, the same in every run."""
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
@@ -172,7 +180,7 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
     x = _checked_images(model, x)
     batch_size = batch_size or max(1, min(200, model.rows_at_once // num_samples))
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False, input_signature=[_batch_of(x), _SEED])
     def terms(x, seed):
         trace = model.evaluation_trace(x, model.noise(seed, tf.shape(x)[0], num_samples))
 
@@ -247,7 +255,7 @@ def classify(model, x, num_samples=100, seed=0, batch_size=None, **options):
     rows = num_samples * model.num_classes
     batch_size = batch_size or max(1, min(200, model.rows_at_once // rows))
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False, input_signature=[_batch_of(x), _SEED])
     def probabilities(x, seed):
         return model.classify(x, num_samples, seed, **options)
 
@@ -273,7 +281,7 @@ def posterior_means(model, images, binarization=None, seed=0):
       `[N, units]`.
     """
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False, input_signature=[_batch_of(images)])
     def means(batch):
         trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
         return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
