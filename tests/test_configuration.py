@@ -61,6 +61,12 @@ def test_published_numbers_of_the_tables():
         "deep_norb.py:vae_bn_wu-3": 3346.7,
         "deep_norb.py:ladder_vae-4": 3449.0,
         "deep_norb.py:prob_ladder-5": 3430.3,
+        "deep_omniglot.py:vae-1-2016a": -114.45,
+        "deep_omniglot.py:vae_bn-4-2016a": -107.66,
+        "deep_omniglot.py:vae_bn_wu-3-2016a": -101.60,
+        "deep_norb.py:vae-2-2016b": 2792.0,
+        "deep_norb.py:vae_bn-3-2016b": 3235.0,
+        "deep_norb.py:vae_bn_wu-5-2016b": 3422.0,
         "deep_mnist.py:ladder_vae-5": -82.12,
         "deep_mnist.py:ladder_vae-4": None,
     }
@@ -70,7 +76,23 @@ def test_published_numbers_of_the_tables():
 
 
 @pytest.mark.parametrize(
-    "variant", ["ladder_vae", "ladder_vae-0", "ladder_vae-6", "vae_wu-2", "-3"]
+    ("name", "paper", "differs"), [("deep_omniglot", "2016a", False), ("deep_norb", "2016b", True)]
+)
+def test_a_number_of_the_other_paper_has_its_settings(name, paper, differs):
+    path = ROOT / "configs" / "paper" / f"{name}.py"
+    usual, other = (configuration.load(f"{path}:vae_bn_wu-3{end}") for end in ("", f"-{paper}"))
+    assert other.published.source == f"Sønderby et al. {paper}" != usual.published.source
+    assert other.model.to_dict() == usual.model.to_dict()
+    settings = [
+        (c.training.epochs, c.objective.warmup_epochs, c.optimizer.learning_rate)
+        for c in (usual, other)
+    ]
+    assert (settings[0] != settings[1]) == differs
+    assert settings[1] == ((2000, 200, 1e-3) if differs else (1500, 200, 1e-3))
+
+
+@pytest.mark.parametrize(
+    "variant", ["ladder_vae", "ladder_vae-0", "ladder_vae-6", "vae_wu-2", "-3", "vae-2-2016a"]
 )
 def test_another_variant_is_answered_with_the_list(variant):
     with pytest.raises(RunError) as error:

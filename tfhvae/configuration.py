@@ -419,15 +419,15 @@ def sonderby(variant, dataset, epochs, warmup_epochs=200, published=()):
 
     Args:
       variant: "NAME-L", a name in `DEEP_VARIANTS` and the number of layers, such as
-        "ladder_vae-5".
+        "ladder_vae-5"; or a key of `published` that goes on with a paper, "vae-5-2016a".
       published: `{variant: (log-likelihood, source)}`.
 
     Raises:
       RunError: with what exists, for another variant.
     """
-    name, _, layers = variant.rpartition("-")
     known = [f"{v}-{n}" for v in DEEP_VARIANTS for n in range(1, MAX_LAYERS + 1)]
-    check_name("variant", variant, known)
+    check_name("variant", variant, [*known, *(v for v in published if v not in known)])
+    name, layers = variant.split("-")[:2]
     model, batch_normalization, has_warmup = DEEP_VARIANTS[name]
     config = base_config(model, dataset)
     config.model.latent_dims = config.model.latent_dims[: int(layers)]
