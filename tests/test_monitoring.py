@@ -458,6 +458,16 @@ def test_interrupted_fit_goes_on(tmp_path, monkeypatch):
     assert not list(pathlib.Path(folder).glob("candidate-*"))
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": 3}', '{"held_out/accuracy": "high"}'])
+def test_report_names_a_summary_that_is_none(content, fitted, tmp_path):
+    folder = tmp_path / "plant"
+    shutil.copytree(fitted[0], folder)
+    settings = plant.Monitor.load(fitted[0], jit_compile=False).settings
+    (folder / "versions" / "0001" / "summary.json").write_text(content)
+    with pytest.raises(RunError, match=r"0001/summary.json is not the summary of a fitted monitor"):
+        report.details_of(str(folder), settings)
+
+
 def test_report_is_one_file_with_every_figure(fitted, tmp_path):
     monitor = plant.Monitor.load(fitted[0], jit_compile=False)
     frame = clouds(400, (*NAMES, "N"), seed=9)

@@ -388,17 +388,27 @@ def _span(days):
 
 
 def details_of(folder, settings):
-    """What the foot of the page says of a monitor with these settings."""
+    """What the foot of the page says of a monitor with these settings.
+
+    Raises:
+      RunError: if the summary of the version in use cannot be read.
+    """
     from tfhvae.monitoring import plant
 
-    path = plant.version_folder(folder)
-    summary = files.read_json(os.path.join(path, "summary.json"))
-    accuracy = summary["held_out/accuracy"]
+    version = plant.version_folder(folder)
+    path = os.path.join(version, "summary.json")
+    try:
+        summary = files.read_json(path)
+        accuracy = summary["held_out/accuracy"]
+        accuracy = "no labels" if accuracy is None else f"{accuracy:.2f} %"
+        rows = f"{summary['rows']:,} rows, {sum(summary['labels'].values()):,} with a label"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not the summary of a fitted monitor: {error!r}") from error
     return {
-        "version": os.path.basename(path),
+        "version": os.path.basename(version),
         "inputs": ", ".join(settings["columns"]),
-        "fitted to": f"{summary['rows']:,} rows, {sum(summary['labels'].values()):,} with a label",
-        "held-out accuracy": "no labels" if accuracy is None else f"{accuracy:.2f} %",
+        "fitted to": rows,
+        "held-out accuracy": accuracy,
         "threshold": f"{settings['threshold']:.2f} nats, for false alarms on "
         f"{100 * settings['false_alarm_rate']:g} % of ordinary rows",
     }
