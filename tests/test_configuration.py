@@ -69,6 +69,9 @@ def test_published_numbers_of_the_tables():
         "deep_norb.py:vae_bn_wu-5-2016b": 3422.0,
         "deep_mnist.py:ladder_vae-5": -82.12,
         "deep_mnist.py:ladder_vae-4": None,
+        "deep_mnist.py:ladder_vae-5-MC1-IW10": -81.74,
+        "deep_mnist.py:vae_bn_wu-5-MC10-IW1": -81.84,
+        "deep_mnist.py:prob_ladder-5-MC10-IW10": -81.20,
     }
     folder = ROOT / "configs" / "paper"
     for name, value in published.items():
@@ -89,6 +92,39 @@ def test_a_number_of_the_other_paper_has_its_settings(name, paper, differs):
     ]
     assert (settings[0] != settings[1]) == differs
     assert settings[1] == ((2000, 200, 1e-3) if differs else (1500, 200, 1e-3))
+
+
+def test_a_second_stage_goes_on_from_the_first():
+    path = ROOT / "configs" / "paper" / "deep_mnist.py"
+    first, second = (
+        configuration.load(f"{path}:vae_bn_wu-5{samples}") for samples in ("", "-MC10-IW1")
+    )
+    assert second.model.to_dict() == first.model.to_dict()
+    assert second.dataset.to_dict() == first.dataset.to_dict()
+    folder = run_experiment.default_workdir(["x", f"--config={path}:vae_bn_wu-5"], first, first)
+    assert second.training.initial_run == folder
+    assert (second.objective.num_samples, second.objective.num_importance) == (10, 1)
+    assert (first.objective.warmup_epochs, second.objective.warmup_epochs) == (200, 0)
+    optimizer = second.optimizer
+    assert (optimizer.schedule, optimizer.decay_factor, optimizer.decay_epochs) == (
+        "step",
+        0.75,
+        200,
+    )
+
+
+def test_networks_of_burda():
+    """Burda et al. 2016, section 5 and table 1: 50 latents, or 100 and 50; 200 or 100 tanh units."""
+    path = ROOT / "configs" / "paper" / "iwae.py"
+    one, two = (configuration.load(f"{path}:{v}") for v in ("mnist-1-vae", "omniglot-2-iwae"))
+    assert (one.model.name, one.model.latent_dim, one.model.hidden_units) == ("vae", 50, (200, 200))
+    assert (two.model.name, two.model.latent_dims, two.model.hidden_units) == (
+        "deep_vae", (100, 50), (200, 100)
+    )  # fmt: skip
+    assert [c.objective.num_importance for c in (one, two)] == [1, 50]
+    assert [c.published.log_likelihood for c in (one, two)] == [-86.76, -103.38]
+    with pytest.raises(RunError, match="mnist-1-vae, mnist-1-iwae"):
+        configuration.load(f"{path}:mnist-3-vae")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@
 Variants: avae-1 and avae-2. Trained as the Ladder VAE: batches of 256, Adam at 1e-3, warm-up over
 200 epochs, batch normalisation, training images binarised anew in every epoch.
 
-Time on two cores: about 10 s an epoch, 2000 epochs. Expected: within 0.5 nats of the published
-numbers.
+Time on two cores: about 12 s (avae-1) or 18 s (avae-2) an epoch, 2000 epochs. Expected: within 0.5
+nats of the published numbers.
 """
 
 from tfhvae.configuration import base_config, check_name

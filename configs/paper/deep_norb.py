@@ -8,8 +8,8 @@ of 2016a a learning rate of 0.002, warm-up over 1000 of 4000 epochs; of 2016b (l
 vae-L-2016b, vae_bn-L-2016b and vae_bn_wu-L-2016b) 0.001 and 200 of 2000.
 
 Time on two cores: not measured; about 4 s an epoch by its size. Expected: log-densities of
-3400 to 3500 nats for the variants with batch normalisation and warm-up; how the papers' images were
-resized is not known, and a density depends on it.
+3400 to 3500 nats for the variants with batch normalisation and warm-up; the papers took images that
+others had resized, how is not said, and a density depends on it.
 """
 
 from tfhvae.configuration import sonderby
@@ -39,5 +39,5 @@ def get_config(variant="ladder_vae-5"):
     config = sonderby(variant, "small_norb", epochs, warmup_epochs, published=PUBLISHED)
     config.model.activation = "tanh"
     config.optimizer.learning_rate = learning_rate
-    config.published.protocol = "not comparable: the papers do not say how images were resized"
+    config.published.protocol = "not comparable: the papers' images came resized, how is not said"
     return config

@@ -9,8 +9,8 @@ the VAEs stand the numbers of 2016b; vae-L-2016a and so on are the same runs bes
 The published numbers are those of Burda's 28x28 images (`omniglot`); `omniglot_resized` makes 28x28
 images from the 105x105 originals, with which they do not compare.
 
-Time on two cores: about 3 s an epoch at the speed of MNIST, 1500 epochs. Expected: -102.2 nats
-(ladder_vae-3), -102.5 (vae_bn_wu-3), -101.3 (prob_ladder-3).
+Time on two cores: 3 s (one layer) to 8 s (five) an epoch beside another run, 1500 epochs. Expected:
+-102.2 nats (ladder_vae-3), -102.5 (vae_bn_wu-3), -101.3 (prob_ladder-3).
 """
 
 from tfhvae.configuration import sonderby

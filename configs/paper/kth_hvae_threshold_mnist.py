@@ -3,7 +3,7 @@ samples, a figure that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_hvae_threshold_mnist.py --data_dir=DIR
 
-Time on two cores: about 54 minutes. Expected: a correct bound in nats of all 784 pixels; the
+Time on two cores: about 67 minutes. Expected: a correct bound in nats of all 784 pixels; the
 report's figure comes from other formulas and is shown for the record only.
 """
 

@@ -3,7 +3,7 @@ a figure that compares with nothing.
 
     python run_experiment.py --config=configs/paper/kth_vampprior_fashion_mnist.py --data_dir=DIR
 
-Time on two cores: about 48 minutes. Expected: a correct bound in nats of all 784 pixels; the
+Time on two cores: about 56 minutes. Expected: a correct bound in nats of all 784 pixels; the
 report's figure comes from other formulas and is shown for the record only.
 """
 

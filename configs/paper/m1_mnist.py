@@ -10,9 +10,9 @@ cross-entropy as well: 0.1 per unlabelled image, with one labelled image beside 
 code beside 500), so that the few of them are not learned by heart. 300 epochs are ours, that code
 makes 3000 passes with M2.
 
-Time on two cores: 8 s an epoch of M1 and 12 s one of M2 with one of them, so 100 minutes at most.
-Expected: 3 to 4 % (m1_m2) after thousands of epochs, 8 % after 100 at ten times the rate; after 100
-epochs of m1_svm 24 % with its machine, which is not transductive, and 8 % with
+Time on two cores: 8 to 16 s an epoch of M1 and 12 s one of M2, so 100 to 140 minutes. Expected: 3 to
+4 % (m1_m2) after thousands of epochs, 8 % after 100 at ten times the rate; after 100 epochs of m1_svm
+24 % with its machine, which is not transductive, and 8 % with
 --config.evaluation.latent_classifier=label_spreading.
 """
 

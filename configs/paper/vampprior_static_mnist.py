@@ -2,7 +2,7 @@
 
     python run_experiment.py --config=configs/paper/vampprior_static_mnist.py --data_dir=DIR
 
-Time on two cores: about 12 s an epoch; our runs on dynamic_mnist had 539 to 1004 epochs, and none
+Time on two cores: about 16 s an epoch; our runs on dynamic_mnist had 539 to 1004 epochs, and none
 had stopped early by then. Expected on convergence: within 0.5 nats of the published number.
 """
 
