@@ -578,6 +578,19 @@ def test_step_means():
     assert int(means.count) == 2 and int(means.first_bad_step) == -1 and means.bad_terms() == []
 
 
+def test_posterior_means_are_those_of_the_bound():
+    """Of a model with classes too, averaged over q(y|x); the last batch is smaller."""
+    keras.utils.set_random_seed(1)
+    x = np.random.default_rng(0).integers(0, 2, [1003, 2, 3, 1]).astype(np.float32)
+    options = {"latent_dim": 2, "hidden_units": (5,)}
+    for model in (VAE((2, 3, 1), **options), M2((2, 3, 1), num_classes=3, **options)):
+        (site,) = model.noise_shapes
+        expected = evaluation.bound_terms(model, x, num_samples=2)[f"q_mean/{site}"]
+        np.testing.assert_allclose(
+            evaluation.posterior_means(model, x), expected, rtol=1e-4, atol=1e-5
+        )
+
+
 def test_step_means_are_weighted():
     means, update = step_means()
     update(1.0, 0.0, [0.0, 0.0], [0.0], 0, weight=3.0)

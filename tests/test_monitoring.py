@@ -455,6 +455,10 @@ def test_interrupted_fit_goes_on(tmp_path, monkeypatch):
     assert resumed["threshold"] == pytest.approx(whole["threshold"], abs=1e-4)
     lines = (pathlib.Path(folder) / "versions" / "0001" / "metrics.csv").read_text().splitlines()
     assert len(lines) == 5
+    columns = lines[0].split(",")
+    assert {"error_percent", "val_bound", "val_kl/z"} <= set(columns)
+    labels = ("error_percent", "cross_entropy", "bound_labelled")  # held-out rows are without
+    assert not {f"val_{name}" for name in labels} & set(columns)
     assert not list(pathlib.Path(folder).glob("candidate-*"))
 
 

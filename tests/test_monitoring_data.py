@@ -523,6 +523,17 @@ def test_dusk_of_a_large_plant_is_night(write):
 def test_an_outage_is_no_stuck_sensor(write):
     path = day(write, lambda k: 600 + 3 * k, power=0.0, length=100)
     assert (logs.read_log(path)["I"] == 0).sum() == 100
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+
+    def with_voltage(voltage, current):
+        path = write([",".join([row[0], current, voltage, *row[3:]]) for row in rows])
+        return logs.read_log(path)
+
+    assert (with_voltage("0", "0")["V"] == 0).sum() == 100
+    with pytest.raises(RunError, match="V is stuck"):
+        with_voltage("400", "0")
+    with pytest.raises(RunError, match="I is stuck"):
+        with_voltage("0", "1.5")
 
 
 def test_rows_without_a_measurement_are_kept_on_demand(write):

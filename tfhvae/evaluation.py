@@ -23,7 +23,7 @@ def log_likelihood(model, x, num_samples=5000, seed=0, jit_compile=True, progres
       x: `[N, *event]`.
       num_samples: K.
       seed: of the samples.
-      progress: called with the number of examples done, after each group of them.
+      progress: called after each group of examples, with their number.
 
     Returns:
       `[N]` float64 array.
@@ -154,7 +154,7 @@ def bound_terms(model, x, num_samples=10, seed=0, batch_size=None, progress=None
       x: `[N, *event]`.
       batch_size: of the images; by default, such that images times samples fit the model's
         `rows_at_once`, and 200 at most.
-      progress: called with the number of examples done, after each batch.
+      progress: called after each batch, with its number of examples.
 
     Returns:
       float64 arrays, averaged over draws, in nats:
@@ -270,7 +270,8 @@ def classify(model, x, num_samples=100, seed=0, batch_size=None, **options):
 
 
 def posterior_means(model, images, binarization=None, seed=0):
-    """Means of q, of all sites of a model side by side.
+    """Means of q, of all sites of a model side by side, given one draw of what q draws before; where
+    there are classes, averaged over q(y|.).
 
     Args:
       images: `[N, *event]`.
@@ -284,7 +285,9 @@ def posterior_means(model, images, binarization=None, seed=0):
     @tf.function(autograph=False, input_signature=[_batch_of(images)])
     def means(batch):
         trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
-        return tf.concat([site.q_mean[0] for site in trace.sites.values()], -1)
+        return tf.concat(
+            [mean_over_classes(trace, site.q_mean)[0] for site in trace.sites.values()], -1
+        )
 
     parts = []
     for i in range(0, len(images), 1000):

@@ -92,7 +92,7 @@ def fit(auxiliary_dim=4, steps=20000, seed=0, learning_rate=3e-3, progress=None)
     """A trained `AuxiliaryPosterior`.
 
     Args:
-      progress: called with the number of steps done.
+      progress: called after every so many steps, with their number.
     """
     import keras
     import tensorflow as tf

@@ -263,6 +263,8 @@ class Recorder(keras.callbacks.Callback):
         all of them stop after the same epoch.
       held_out: what the bound is taken of after each epoch, a name in `HELD_OUT`. Only
         "validation" stops a run or chooses its weights.
+      left_out: names of quantities that held-out examples do not have: those of labels, where
+        theirs are not known.
     """
 
     def __init__(
@@ -275,9 +277,10 @@ class Recorder(keras.callbacks.Callback):
         checkpoint_seconds=30.0,
         is_chief=True,
         held_out="validation",
+        left_out=(),
     ):
         super().__init__()
-        self.is_chief, self.held_out = is_chief, held_out
+        self.is_chief, self.held_out, self.left_out = is_chief, held_out, ("beta", *left_out)
         self.state, self.checkpoints, self.csv_path = state, checkpoints, csv_path
         self.patience, self.warmup_epochs, self.checkpoint_seconds = (
             patience,
@@ -325,7 +328,7 @@ class Recorder(keras.callbacks.Callback):
             row |= {
                 f"{prefix}_{name}": float(value)
                 for name, value in model.test_means.scalars().items()
-                if name != "beta"
+                if name not in self.left_out
             }
             of_test = "test_" if self.held_out == "test" else ""
             row |= {

@@ -23,7 +23,7 @@ class Generation(NamedTuple):
         tf.Tensor
     )  # [N, *event]  mean of p(x|.); of each pixel given those before it, if it is autoregressive
     sample: tf.Tensor  # [N, *event]  a draw from p(x|.)
-    latents: dict[str, tf.Tensor]  # site -> [N, units], in drawing order
+    latents: dict[str, tf.Tensor]  # site -> [N, units], in `generation_order`
     y: tf.Tensor | None = None  # [N]  classes, of models that have them
 
 
@@ -121,7 +121,8 @@ class LatentVariableModel(keras.Model):
 
     @abc.abstractmethod
     def decode(self, latents, training=False):
-        """p(x | latents), a distribution over images. `latents`: `{site: [..., units]}`."""
+        """p(x | latents), a distribution over images. `latents`: `{site: [..., units]}`; of models
+        with classes also "y", `[..., Y]`, one-hot."""
 
     @abc.abstractmethod
     def generate(self, num_samples=1, latents=None, seed=None) -> Generation:

@@ -351,7 +351,8 @@ class PixelHVAE(ConvolutionalTwoLevelModel):
     the image are what the PixelCNN sees: a masked 3×3 convolution "A", seven of "B" and a 1×1
     convolution, with batch normalisation and rectifiers.
 
-    Args: as `ConvHVAE`, without its decoder, and
+    Args: as `ConvHVAE`, without its decoder and with a likelihood of pixels, "bernoulli" or
+    "discretized_logistic", and
       pixel_filters: of the masked convolutions.
       masked_convolutions: number of those with mask "B".
       first_kernel_size: of the one with mask "A".

@@ -104,6 +104,7 @@ class Learner:
                 experiments.warmup_epochs(config.objective, self.steps),
                 config.training.checkpoint_seconds,
                 is_chief=workdir is not None,
+                left_out=("bound_labelled", "cross_entropy", "error_percent"),
             )
         ]
         if workdir is not None:
@@ -114,9 +115,8 @@ class Learner:
             )
         is_over = state.stopped_early or state.epoch >= config.training.epochs
         if not is_over:
-            held_out = pipeline.evaluation_batches(
-                validation, 2000, labels=np.zeros(len(validation), np.int32)
-            )
+            no_labels = np.zeros(len(validation), np.int32)  # what they decide is left out
+            held_out = pipeline.evaluation_batches(validation, 2000, labels=no_labels)
             model.fit(
                 pipeline.semi_supervised_batches(
                     x,

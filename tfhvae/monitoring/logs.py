@@ -102,8 +102,8 @@ def read_log(path, columns=None, time_column=None, timezone=None, label_column=N
         differ from row to row, need none.
       label_column: by default "condition" if the file has it. Empty labels are allowed.
       **options:
-        inputs: quantities to read, such as ("I", "V"); by default all there are. G tells night from
-          day also where it is not among them.
+        inputs: quantities to read, such as ("I", "V"), these two among them; by default all there
+          are. G tells night from day also where it is not among them.
         units: where they differ from `UNITS`, a dict or text "V:mV,TMod:K"; see `CONVERSIONS`.
         labels: the file's label of each condition, a dict {"0.0": "N"} or text "0.0=N,3.1=PS50".
         conditions: names of the conditions, by default `CONDITIONS`.
@@ -694,8 +694,8 @@ class _Cleaner:
         known[0] += before if values[0] == value else 0
         self.runs[name] = (values[-1], int(known[-1]))
         wrong = _pandas().Series(np.repeat(known >= limit, lengths), frame.index)
-        if name == "I":  # an outage is no fault of the sensor
-            wrong &= frame[name] != 0
+        if name in ("I", "V"):  # an outage is no fault of the sensor
+            wrong &= (frame["I"] != 0) | (frame[name] != 0)
         return self._refuse(
             frame,
             wrong,

@@ -91,7 +91,8 @@ class Monitor:
         return cls(model, settings, jit_compile, os.path.basename(path))
 
     def score(self, frame):
-        """`(states [N], probabilities [N, Y], bound [N] in nats)`; NaN where a row is not "ok"."""
+        """Of a frame of N rows: `(states [N], probabilities [N, Y], bound [N] in nats)`. States are
+        places in `STATES`; probabilities and bound are NaN where a row is not "ok"."""
         check_columns(frame, self.columns)
         values = frame[list(self.columns)].to_numpy(np.float64)
         states = np.where(is_complete(values), 0, 1)
