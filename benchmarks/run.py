@@ -36,7 +36,7 @@ flags.DEFINE_list(
     "benchmarks among: startup, evaluation, memory, training, mixed_precision, normalization, "
     "sampling, labels",
 )
-flags.DEFINE_list("models", list(MODELS), "models of the training benchmark")
+flags.DEFINE_list("models", list(MODELS), "models of the training and evaluation benchmarks")
 flags.DEFINE_string("torch_python", sys.executable, "a Python that can import torch")
 
 
@@ -335,6 +335,8 @@ def evaluation(quick, repeats):
     num_images, num_samples = 4, 2000 if quick else 10000
     x = (np.random.default_rng(0).random((num_images, *EVENT_SHAPE)) < 0.2).astype(np.float32)
     for name in ("vampprior", "hvae", "ladder_vae"):
+        if name not in flags.FLAGS.models:
+            continue
         model = make_model(name)
         flops = 2.0 * multiply_additions_per_sample(name)
         # One compiled function, as for the thousands of groups of images of a test set.

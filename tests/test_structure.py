@@ -75,12 +75,12 @@ def test_importing_the_package_is_cheap():
 
 def test_benchmarks_run_and_print_a_table():
     """Two of them; their figures mean nothing beside other tests."""
-    options = ["--quick", "--repeats=1", "--only=evaluation,training", "--models=vae"]
+    options = ["--quick", "--repeats=1", "--only=evaluation,training", "--models=vampprior"]
     result = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "run.py", *options],
         check=True, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    for measured in ("ladder_vae: log-likelihood, share", "vae: fit / plain Keras fit"):
+    for measured in ("vampprior: log-likelihood, share", "vampprior: fit / plain Keras fit"):
         assert measured in result.stdout
 
 
