@@ -60,9 +60,10 @@ def print_summary(summary):
             table.add_row(f"KL {site}", f"{summary[name]:.2f} nats, {active}")
     dead = summary.get("collapse/dead_layers")
     if dead:
-        never_woke = summary.get("collapse/never_woke_layers", ())
-        fates = [f"{site} never woke" if site in never_woke else f"{site} died" for site in dead]
-        table.add_row("collapsed", f"{', '.join(fates)}: no active unit at the end of training")
+        never_woke = summary.get("collapse/never_woke_layers")
+        if never_woke is not None:  # which summaries of an earlier version do not know
+            dead = [f"{site} {'never woke' if site in never_woke else 'died'}" for site in dead]
+        table.add_row("collapsed", f"{', '.join(dead)}: no active unit at the end of training")
     if summary.get("test/batch_statistics") is not None:
         table.add_row("batch statistics", summary["test/batch_statistics"])
     table.add_row("epochs", f"{summary['epochs']} (weights of epoch {summary['best_epoch']})")
