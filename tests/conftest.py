@@ -1,7 +1,11 @@
 """What several files of tests share."""
 
+import json
 import os
 import pathlib
+import signal
+import subprocess
+import time
 
 import pytest
 
@@ -24,6 +28,57 @@ def seeded():
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def killed_and_continued(tmp_path):
+    """`run(command, last_epoch, between=None) -> (folder, first, again, summary)`: the command line
+    `command(folder)` in one folder without an interruption; in another one killed (-9) after its
+    first checkpoint and, after a call of `between`, started once more. Asserts that both come to
+    the same, bit by bit; returns the second folder, what the first and the last process printed,
+    and the summary without its clock times."""
+    import numpy as np
+
+    def run(command, last_epoch, between=None):
+        whole, killed = tmp_path / "whole", tmp_path / "killed"
+        options = {"check": True, "capture_output": True, "text": True, "timeout": 900}
+        first = subprocess.run(command(whole), **options)
+        process = subprocess.Popen(
+            command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 600
+        while not list(killed.glob("checkpoints/epoch-*.npz")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        last = f"checkpoints/epoch-{last_epoch:05}.npz"
+        assert not (killed / last).exists(), "the run ended before it was killed"
+        if between is not None:
+            between()
+        again = subprocess.run(command(killed), **options)
+        assert "going on after epoch" in again.stdout
+
+        assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
+        for name in ("evaluation.npz", last):
+            with np.load(whole / name) as expected, np.load(killed / name) as actual:
+                assert expected.files == actual.files
+                for key in expected.files:
+                    if key != "state":  # holds clock times
+                        np.testing.assert_array_equal(actual[key], expected[key], err_msg=key)
+        clocks = ("train_seconds", "train_images_per_second")
+        summaries = [
+            {
+                name: value
+                for name, value in json.loads((folder / "summary.json").read_text()).items()
+                if name not in clocks
+            }
+            for folder in (whole, killed)
+        ]
+        assert summaries[0] == summaries[1]
+        return killed, first.stdout, again.stdout, summaries[1]
+
+    return run
 
 
 @pytest.fixture

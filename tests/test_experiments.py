@@ -352,36 +352,9 @@ def command(folder, *extra):
     ]  # fmt: skip
 
 
-def test_killed_run_ends_as_an_uninterrupted_one(tmp_path):
+def test_killed_run_ends_as_an_uninterrupted_one(killed_and_continued):
     """kill -9 in the middle of training, then the same command: equal in every bit."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), check=True, capture_output=True, timeout=900)
-    process = subprocess.Popen(
-        command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 600
-    while not list(killed.glob("checkpoints/epoch-*.npz")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    newest = max(killed.glob("checkpoints/epoch-*.npz"))
-    assert newest.name != "epoch-00012.npz", "the run ended before it was killed"
-    again = subprocess.run(command(killed), check=True, capture_output=True, text=True, timeout=900)
-    assert "going on after epoch" in again.stdout
-
-    assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
-    for name in ("evaluation.npz", "checkpoints/epoch-00012.npz"):
-        with np.load(whole / name) as expected, np.load(killed / name) as actual:
-            assert expected.files == actual.files
-            for key in expected.files:
-                if key != "state":  # holds clock times
-                    np.testing.assert_array_equal(actual[key], expected[key], err_msg=key)
-    clocks = ("train_seconds", "train_images_per_second")
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, killed)]
-    assert {k: v for k, v in summaries[0].items() if k not in clocks} == {
-        k: v for k, v in summaries[1].items() if k not in clocks
-    }
+    killed, *_ = killed_and_continued(command, 12)
     figures = {path.name for path in (killed / "figures").iterdir()}
     shutil.rmtree(killed / "figures")  # as if it had been killed before it drew them
     finished = subprocess.run(
