@@ -16,7 +16,7 @@ Time on two cores: about 50 s an epoch (adgm), 1000 epochs; half of it with
 sdgm), less than 8 % (m2: 7.7 % after 60 epochs). After 100 epochs with that,
 --config.labels.batch_size=10, --config.optimizer.learning_rate=1e-3 and
 --config.optimizer.schedule=cosine: 4.1 to 5.8 % with three sets of labels (adgm), 2.4 to 2.7 %
-(sdgm) and 4.5 to 5.1 % (m2) with the same.
+(sdgm; 2.2 % after 200) and 4.5 to 5.1 % (m2) with the same.
 """
 
 from tfhvae.configuration import check_name, few_labels
