@@ -16,7 +16,7 @@ with -MC10-IW1 and -MC10-IW10, as many Monte Carlo and importance samples.
 Time on two cores: about 7 s an epoch for five layers, 2000 epochs, and as many of the second stage.
 Expected: -81.3 (ladder_vae-5; -82.12 published). Published, and not run to the end here: -82.14
 (vae_bn_wu-5; -82.74 for the best VAE of 2016b), -81.87 (prob_ladder-5; -81.6 after 1000 epochs), and
-what is fine-tuned, -81.97 to -81.20; there, ten epochs of prob_ladder-5-MC1-IW10 with
+what is fine-tuned, -81.97 to -81.20; here, ten epochs of prob_ladder-5-MC1-IW10 with
 --config.optimizer.decay_epochs=1 took the first stage's 1000 epochs from -81.6 to -81.0.
 """
 

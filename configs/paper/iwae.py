@@ -6,9 +6,9 @@
 Variants: mnist-1-vae, mnist-1-iwae, mnist-2-vae, mnist-2-iwae, omniglot-2-vae and omniglot-2-iwae,
 with one or two stochastic layers, trained on L_1 or L_50. Layers of tanh units, 60,000 training
 images of MNIST binarised for every batch, batches of 20, Adam with beta_1 = 0.99 and epsilon = 1e-4
-and the standard gradient are theirs. A cosine decay over 300 epochs is ours, instead of eight stages of together 3280
-passes; so are softplus variances with two layers. The numbers of OMNIGLOT are those of Burda's 28x28
-images.
+and the standard gradient are theirs. A cosine decay over 300 epochs is ours, instead of eight stages
+of together 3280 passes; so are softplus variances with two layers. The numbers of OMNIGLOT are those
+of Burda's 28x28 images.
 
 Time on one core beside other runs: 110 s an epoch with 50 samples and one layer, 30 s with one sample
 and two layers; on two cores of their own less. Expected: within a nat of the published numbers, as
