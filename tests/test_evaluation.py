@@ -211,7 +211,7 @@ class Identity:
 
     def trace(self, x, noise):
         means = tf.reshape(x, [1, tf.shape(x)[0], -1])
-        return types.SimpleNamespace(sites={"z1": types.SimpleNamespace(q_mean=means)})
+        return types.SimpleNamespace(sites={"z1": types.SimpleNamespace(q_mean=means)}, label=None)
 
 
 def moons(count, seed):
