@@ -32,10 +32,10 @@ def seeded():
 
 @pytest.fixture
 def killed_and_continued(tmp_path):
-    """`run(command, last_epoch, between=None) -> (folder, first, again, summary)`: the command line
+    """`run(command, last_epoch, between=None) -> (folder, output, summary)`: the command line
     `command(folder)` in one folder without an interruption; in another one killed (-9) after its
     first checkpoint and, after a call of `between`, started once more. Asserts that both come to
-    the same, bit by bit; returns the second folder, what the first and the last process printed,
+    the same, bit by bit; returns the second folder, what the run without an interruption printed,
     and the summary without its clock times."""
     import numpy as np
 
@@ -76,7 +76,7 @@ def killed_and_continued(tmp_path):
             for folder in (whole, killed)
         ]
         assert summaries[0] == summaries[1]
-        return killed, first.stdout, again.stdout, summaries[1]
+        return killed, first.stdout, summaries[1]
 
     return run
 

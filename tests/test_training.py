@@ -690,10 +690,10 @@ def test_killed_second_run_ends_as_an_uninterrupted_one(first, killed_and_contin
             "--config.optimizer.decay_epochs=3", "--config.evaluation.batch_statistics=recalibrated",
         ]  # fmt: skip
 
-    killed, first_output, _, summary = killed_and_continued(
+    killed, output, summary = killed_and_continued(
         command, 12, between=lambda: shutil.rmtree(source)
     )
-    assert "trained for 2 epochs" in first_output
+    assert "trained for 2 epochs" in output
     assert summary["initial_epochs"] == 2 and os.path.exists(killed / "model.keras")
     rates = {row["learning_rate"] for row in metrics(killed)}
     assert len(rates) == 4  # 0.75 every 3 epochs

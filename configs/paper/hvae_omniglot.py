@@ -8,8 +8,8 @@ Variants: vae, vampprior, hvae, hvae_vampprior, conv_hvae and conv_hvae_vampprio
 numbers are those of Burda's 28x28 images (`omniglot`); `omniglot_resized` makes 28x28 images from the
 105x105 originals, with which they do not compare. 500 pseudo-inputs, as on MNIST.
 
-Time on two cores: not measured; by its 23,000 images half as long an epoch as on MNIST, so 3 (vae) to
-12 s (hvae_vampprior), and 4 minutes (conv_hvae). Expected on convergence: within 0.5 nats of the
+Time on two cores: 12 s an epoch (hvae_vampprior), half as long as on MNIST; so by their size 3 s (vae)
+to 8 s (vampprior), and 4 minutes (conv_hvae), not measured. Expected on convergence: within 0.5 nats of the
 published numbers.
 """
 
