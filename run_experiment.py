@@ -277,7 +277,11 @@ def parse(argv, config):
         raise RunError(f"expected flags such as --model=vae. Received: {' '.join(left[1:])}")
     for flag, field in SHORTHANDS.items():
         if options[flag].value is not None:
+            if field in fields:
+                raise RunError(f"expected either --{flag} or --config.{field}, received both")
             config.update_from_flattened_dict({field: options[flag].value})
+    if options.label_seed is not None and not config.labels.num_labels:
+        raise RunError(f"expected --num_labels beside --label_seed={options.label_seed}")
     if options.data_dir == "":
         raise RunError("expected a folder, --data_dir=DIR. Received: none")
     if options.num_images < 1:

@@ -257,6 +257,16 @@ def test_training_does_not_go_on_with_other_images(tmp_path):
         run_of(tmp_path, folder)
 
 
+def test_a_run_starts_from_one_of_the_same_images_alone(tmp_path):
+    folder = folder_of(tmp_path)
+    run_of(tmp_path / "first", folder).train()
+    start = {"training.initial_run": str(tmp_path / "first" / "run")}
+    assert run_of(tmp_path / "second", folder, **start).state.initial_epochs == 1
+    folder_of(tmp_path, train_images=255 - images_of("train"))
+    with pytest.raises(RunError, match="expected the model and data set of .*dataset.checksum="):
+        run_of(tmp_path / "second", folder, **start)
+
+
 @pytest.mark.parametrize("num_labels, expected", [(-1, 12), (6, 6)])
 def test_images_without_a_label_are_used_without(tmp_path, num_labels, expected):
     labels = np.where(np.arange(40) % 10 < 3, labels_of("train"), -1)

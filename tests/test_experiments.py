@@ -271,10 +271,13 @@ def test_a_folder_where_nothing_came_of_an_experiment_takes_another_one(tmp_path
     with pytest.raises(RunError, match="diverged .*--config.optimizer.global_clipnorm.$"):
         experiments.Run(config, str(tmp_path), hardware_options=GRAPH, command="first").train()
     assert configuration.from_json(str(tmp_path / "config.json")) == config
+    of_the_first = set((tmp_path / "tensorboard").rglob("events*"))
     lower = small_config("vae", 1)
     experiments.Run(lower, str(tmp_path), hardware_options=GRAPH, command="second").train()
     assert configuration.from_json(str(tmp_path / "config.json")) == lower
     assert (tmp_path / "command.txt").read_text() == "second\n"
+    events = set((tmp_path / "tensorboard").rglob("events*"))
+    assert of_the_first and events and not events & of_the_first
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
     with pytest.raises(RunError, match="belongs to another experiment"):
         experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
@@ -389,8 +392,9 @@ def test_half_finished_run_can_be_evaluated_and_then_goes_on(tmp_path):
 
 
 def test_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
-    """No image is evaluated twice, and the estimates are equal in every bit."""
-    partial, whole = (tmp_path / name for name in ("evaluation.partial.npz", "evaluation.npz"))
+    """No image is evaluated twice, whatever else is evaluated meanwhile, and the estimates are equal
+    in every bit."""
+    partial, whole = (tmp_path / name for name in ("evaluation.3.partial.npz", "evaluation.npz"))
 
     def make(num_samples=3):
         config = small_config("vae", 1)
@@ -416,19 +420,20 @@ def test_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
             yield part
 
     monkeypatch.setattr(evaluation, "log_likelihood_parts", stopped_in_the_third)
-    for num_samples in (3, 3, 2, 3):  # of other numbers of samples, nothing is known
+    for num_samples in (3, 2, 3):  # of other numbers of samples, nothing is known
         with pytest.raises(KeyboardInterrupt):
             make(num_samples).evaluate()
-    assert started == [0, 120, 0, 0]
-    whole.unlink()
+    assert started == [0, 0, 120]
     with monkeypatch.context() as patch:
         patch.setattr(
             evaluation,
             "log_likelihood_parts",
             lambda *a, start: started.append(start) or parts(*a, start=start),
         )
+        make(1).evaluate()  # a quick look
+        whole.unlink()
         make().evaluate()
-    assert started[4:] == [120] and not partial.exists()
+    assert started[3:] == [0, 240] and not partial.exists()
     for name, values in np.load(whole).items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
@@ -438,7 +443,32 @@ def test_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         make().evaluate()
     assert started[5:] == [0, 0]
-    assert "evaluation.partial.npz is not readable" in capsys.readouterr().out
+    assert "evaluation.3.partial.npz is not readable" in capsys.readouterr().out
+    config = small_config("vae", 1)
+    config.training.epochs = 2
+    experiments.Run(config, str(tmp_path), hardware_options=GRAPH).train()
+    assert not list(tmp_path.glob("*.partial.npz"))  # of weights that are gone
+
+
+def test_an_evaluation_that_is_not_finite_is_told(tmp_path):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    run.model.set_weights([np.full_like(weight, np.nan) for weight in run.model.get_weights()])
+    with pytest.raises(RunError, match="gave .* that is not finite, 300 of 300 numbers"):
+        run.evaluate()
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_anew(tmp_path):
+    config = small_config("vae", 1)
+    experiments.Run(config, str(tmp_path), hardware_options=GRAPH).train()
+    metrics = (tmp_path / "metrics.csv").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    run = experiments.Run(config, str(tmp_path), hardware_options=GRAPH)
+    for action in (run.train, run.require_checkpoint):
+        with pytest.raises(RunError, match="has a model.keras, but no readable checkpoint"):
+            action()
+    assert (tmp_path / "metrics.csv").read_bytes() == metrics
 
 
 def test_figures_are_of_one_state(tmp_path, monkeypatch, capsys):
@@ -651,6 +681,24 @@ def test_unreadable_checkpoint_is_passed_over(tmp_path):
     assert state.epoch == 2 and "epoch-00003.npz is not readable" in warnings[0]
 
 
+def test_every_damaged_bit_is_found(tmp_path):
+    """Whatever bit of the archive's directory is flipped, the checkpoint is read or passed over."""
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    checkpoints = training.Checkpoints(str(tmp_path / "checkpoints"), warn=lambda text: None)
+    path = pathlib.Path(checkpoints.paths()[0])
+    content = path.read_bytes()
+    directory = content.index(b"PK\x01\x02")  # of the first array
+    found = set()
+    for bit in range(8 * 46):
+        damaged = bytearray(content)
+        damaged[directory + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        state = checkpoints.state()
+        found.add(None if state is None else state.epoch)
+    assert found == {None, 1}
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 5000])
 def test_a_run_without_a_readable_checkpoint_keeps_those_that_it_writes(tmp_path, kept_bytes):
     folder, warnings = tmp_path / "run", []
@@ -666,6 +714,18 @@ def test_a_run_without_a_readable_checkpoint_keeps_those_that_it_writes(tmp_path
     checkpoints.save(run.model, state)
     assert [os.path.basename(path) for path in checkpoints.paths()][0] == "epoch-00001.npz"
     assert checkpoints.restore(run.model).epoch == 1
+
+
+def test_other_files_beside_checkpoints_are_left_alone(tmp_path):
+    run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    run.train()
+    backup = tmp_path / "checkpoints" / "epoch-00001-best.npz"
+    backup.write_text("mine")
+    checkpoints = training.Checkpoints(str(tmp_path / "checkpoints"))
+    assert checkpoints.newest_epoch() == 1 and checkpoints.state().epoch == 1
+    for run.state.epoch in (2, 3, 4):
+        checkpoints.save(run.model, run.state)
+    assert backup.read_text() == "mine" and len(checkpoints.paths()) == 2
 
 
 def test_disk_that_fills_up_during_a_checkpoint_loses_nothing(tmp_path):
@@ -970,6 +1030,8 @@ def test_pictures_are_drawn_ever_more_rarely():
         (["--noconfig.training.histogram"], "there is no field config.training.histogram"),
         (["--config.model.hidden_units[0]=3"], "there is no field config.model.hidden_units[0]"),
         (["--config.seed=1", "--config.seed=2"], "expected config.seed once. Received: 2 times"),
+        (["--seed=1", "--config.seed=2"], "expected either --seed or --config.seed, received bo"),
+        (["--label_seed=3"], "expected --num_labels beside --label_seed=3"),
         (["--num_images=0"], "expected --num_images of at least 1"),
         (["--config=README.md"], "expected README.md to be a Python file"),
         (["--config.optimizer.beta_1=1.5"], "expected optimizer.beta_1 from 0 to 1"),

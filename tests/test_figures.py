@@ -1,7 +1,9 @@
 """Figures of a model show what the model was asked for, and the depth study what runs recorded."""
 
 import json
+import os
 import pathlib
+import shutil
 import types
 
 import keras
@@ -880,19 +882,18 @@ def test_variants_name_what_differs(tmp_path):
 
 
 def test_a_record_does_not_say_where_on_the_machine_runs_were(tmp_path):
-    run, name = tmp_path / "b", "config.json"
-    run.mkdir()
-    (run / "summary.json").write_text("{}")
-    (run / "metrics.csv").write_text("epoch\n")
-    config = configuration.base_config("ladder_vae", "digits")
-    (run / name).write_text(configuration.to_json(config))
-    target = pathlib.Path(results.add(str(run), str(tmp_path / "results")))
+    record(tmp_path, "b", "ladder_vae", depth=2)
+    run, kept, name = tmp_path / "b", str(tmp_path / "results"), "config.json"
+    target = pathlib.Path(results.add(str(run), kept))
     assert (target / name).read_text() == (run / name).read_text()
+    shutil.rmtree(target)
+    config = configuration.base_config("ladder_vae", "digits")
     config.training.initial_run = str(tmp_path / "a") + "/"
     (run / name).write_text(configuration.to_json(config))
-    results.add(str(run), str(tmp_path / "results"))
-    config.training.initial_run = "runs/a"
-    assert (target / name).read_text() == configuration.to_json(config)
+    for _ in range(2):
+        results.add(str(run), kept)
+        config.training.initial_run = "runs/a"
+        assert (target / name).read_text() == configuration.to_json(config)
 
 
 def test_a_fine_tuned_run_says_what_it_started_from(tmp_path):
@@ -1157,6 +1158,8 @@ def test_runs_are_compared_image_by_image(tmp_path, capsys):
     results.main(["compare", *folders[:3], f"--out={out}"])
     assert matplotlib.image.imread(out).ndim == 3
     assert "minus the first" in capsys.readouterr().out
+    with pytest.raises(RunError, match="ends in .png. Received: comparison.pdf"):
+        results.compare(folders, "comparison.pdf")
     with pytest.raises(RunError, match="held-out bound .*Received: d without one"):
         results.compare(folders, str(out))
     with pytest.raises(RunError, match="two runs or more. Received: 1"):
@@ -1168,6 +1171,37 @@ def test_runs_are_compared_image_by_image(tmp_path, capsys):
     (tmp_path / "b" / "evaluation.npz").write_bytes(b"PK")
     with pytest.raises(RunError, match="evaluation.npz is not readable"):
         results.compare(folders[:2])
+
+
+def test_a_record_is_of_one_experiment(tmp_path, monkeypatch):
+    kept = tmp_path / "results"
+    record(tmp_path, "a")
+    (tmp_path / "a" / "figures").mkdir()
+    (tmp_path / "a" / "figures" / "old.png").touch()
+    monkeypatch.chdir(tmp_path / "a")
+    target = pathlib.Path(results.add(".", str(kept)))  # has the name of the folder
+    assert target == kept / "a" and (target / "figures" / "old.png").exists()
+    shutil.rmtree(tmp_path / "a")
+    record(tmp_path, "a", budget=400)  # of the same experiment, longer
+    (tmp_path / "a" / "figures").mkdir()
+    (tmp_path / "a" / "figures" / "new.png").touch()
+    monkeypatch.chdir(tmp_path)
+    results.add("a", str(kept))
+    assert os.listdir(target / "figures") == ["new.png"]
+    shutil.rmtree(tmp_path / "a")
+    record(tmp_path, "a", warmup=0)
+    with pytest.raises(RunError, match="record of another experiment .objective.warmup_epochs="):
+        results.add("a", str(kept))
+
+
+@pytest.mark.parametrize(
+    "content, expected", [("{", "is not readable"), ('{"epochs": 1}', "it lacks commit, dataset")]
+)
+def test_a_summary_that_is_none_is_named(content, expected, tmp_path):
+    record(tmp_path, "a")
+    (tmp_path / "a" / "summary.json").write_text(content)
+    with pytest.raises(RunError, match=f"a/summary.json .*{expected}"):
+        results.table(str(tmp_path))
 
 
 def test_runs_of_other_test_images_have_no_paired_difference(tmp_path):

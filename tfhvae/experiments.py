@@ -3,10 +3,12 @@ on anywhere."""
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import time
 import zipfile
@@ -41,7 +43,7 @@ _TEST_STREAM = 0x7E5  # keeps evaluation noise apart from training noise of the 
 _STATISTICS_STREAM = 0xBA7C
 _STATISTICS = "batch_statistics.npz"  # recalibrated
 _EVALUATION = "evaluation.npz"
-_PARTIAL = "evaluation.partial.npz"  # what is done of an evaluation that is not over
+_PARTIAL = "evaluation.{}.partial.npz"  # done, with so many samples, of what is not over
 _LEAST_SPREAD = 0.1  # of the posterior means of a unit of M1 that M2 sees, a standard deviation
 _LAST_FIGURE = "training_curves"  # to be drawn
 
@@ -87,6 +89,7 @@ class Run:
         )
         if config.dataset.checksum != self.dataset.checksum:
             config.dataset.checksum = self.dataset.checksum
+            self._check_initial_run()
             self._check_workdir()
         self.labelled = self._labelled_images()
         self._check_replicas()
@@ -134,7 +137,9 @@ class Run:
         self._statistics = {}  # "running" and "recalibrated" -> arrays, for the weights of now
 
     def require_checkpoint(self):
-        """Raises RunError where nothing was trained yet, so that there is nothing to show."""
+        """Raises RunError where nothing was trained yet, so that there is nothing to show, or where
+        the checkpoints are gone."""
+        self._check_not_lost()
         if not self.state.epoch:
             raise RunError(
                 f"{self.workdir} has no checkpoint yet: train first, with the same command and "
@@ -151,7 +156,8 @@ class Run:
         weights in and saves `model.keras`.
 
         Raises:
-          RunError: if another process trains in the same folder, or nothing can be written to it.
+          RunError: if another process trains in the same folder, the run has ended and lost its
+            checkpoints, or nothing can be written to the folder.
         """
         try:
             os.makedirs(self.workdir, exist_ok=True)
@@ -159,6 +165,7 @@ class Run:
             raise RunError(f"cannot write to the workdir {self.workdir}: {error}") from error
         with self._alone():
             self._check_workdir()  # once more: another process may just have left it
+            self._check_not_lost()
             self._claim_workdir()
             self._train()
 
@@ -168,6 +175,8 @@ class Run:
         if has_first_stage and not self.state.epoch:
             self._train_first_stage()
         if not self.has_trained:
+            for path in glob.glob(self.path(_PARTIAL.format("*"))):  # of weights that go
+                os.remove(path)
             self._fit(config)
         self._use_final_weights()
         if self.is_chief:
@@ -190,12 +199,13 @@ class Run:
                 arrays["class_probabilities_q"] = self._classify(x, seed, classifier="q")
         x = x[evaluation.fixed_part(len(x), self._likelihood_images)]
         arrays["log_likelihood"] = self._log_likelihood(x, seed)
+        _check_evaluation(arrays)
         summary = self._summarize(arrays)
         if self.is_chief:
             files.write_arrays(self.path(_EVALUATION), key=self._weights_digest(), **arrays)
             files.write_json(self.path("summary.json"), summary)
             with contextlib.suppress(FileNotFoundError):
-                os.remove(self.path(_PARTIAL))
+                os.remove(self._partial_path)
         return summary
 
     def draw(self):
@@ -287,6 +297,10 @@ class Run:
         """Test images of which log p(x) is estimated."""
         count = len(self.dataset.test.images)
         return min(count, self.config.evaluation.likelihood_images or count)
+
+    @property
+    def _partial_path(self):
+        return self.path(_PARTIAL.format(self.config.evaluation.num_samples))
 
     def _evaluated_as(self):
         """What the summary of an evaluation of now says of how it was made."""
@@ -550,7 +564,7 @@ class Run:
     def _log_likelihood(self, x, seed):
         """`evaluation.log_likelihood` of images. What is done is kept, so that a killed process
         goes on with the rest."""
-        num_samples, path = self.config.evaluation.num_samples, self.path(_PARTIAL)
+        num_samples, path = self.config.evaluation.num_samples, self._partial_path
         key = _digest(num_samples, seed, x, *self.model.get_weights())
         kept = _kept(path, key, "evaluating from the first image")
         done = np.zeros([0]) if kept is None else kept["log_likelihood"]
@@ -659,6 +673,15 @@ class Run:
                 "choose another --workdir"
             )
 
+    def _check_not_lost(self):
+        """Refuses to begin anew in the folder of a run that has ended."""
+        if not self.state.epoch and os.path.exists(self.path("model.keras")):
+            raise RunError(
+                f"{self.workdir} has a model.keras, but no readable checkpoint, which training, "
+                "evaluation and figures go on from: put its checkpoints back, or choose another "
+                "--workdir"
+            )
+
     def _may_be_shorter(self):
         """Whether fewer epochs would undo nothing: the run has not ended, and has no more of them."""
         has_ended = os.path.exists(self.path("model.keras"))
@@ -671,6 +694,8 @@ class Run:
             if self.is_chief and (self._has_other_length or not self._is_claimed):
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(self.path("model.keras"))  # of another number of epochs
+                if not self._is_claimed:  # curves of an experiment of which nothing came
+                    shutil.rmtree(self.path("tensorboard"), ignore_errors=True)
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
@@ -853,6 +878,17 @@ def _kept(path, key, instead):
     return None
 
 
+def _check_evaluation(arrays):
+    """Raises RunError unless all numbers of an evaluation are finite."""
+    for name, values in arrays.items():
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            raise RunError(
+                f"the evaluation gave {name} that is not finite, {wrong.sum():,} of {wrong.size:,} "
+                "numbers: the weights, or some test image, are beyond what the model can compute"
+            )
+
+
 def check_initial_run(folder, config):
     """Checks that a run with this configuration can start from the weights of the run in `folder`.
 
@@ -872,6 +908,8 @@ def check_initial_run(folder, config):
         configuration.flatten({part: c[part].to_dict() for part in ("model", "dataset")})
         for c in (config, theirs)
     )
+    if ours["dataset.checksum"] is None:  # the data are not read yet
+        ours["dataset.checksum"] = theirs["dataset.checksum"]
     different = configuration.differences(ours, theirs)
     if different:
         raise RunError(

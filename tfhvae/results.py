@@ -25,6 +25,18 @@ from tfhvae.reporting import mean_and_error
 
 RECORD = ("summary.json", "config.json", "metrics.csv")
 _PER_IMAGE = "per_image.npz"  # of a record
+_OF_EVERY_SUMMARY = {
+    "model",
+    "dataset",
+    "seed",
+    "epochs",
+    "status",
+    "commit",
+    "test/elbo",
+    "test/log_likelihood",
+    "test/log_likelihood_stderr",
+    "published/log_likelihood",
+}
 _HEADER = """# Results
 
 Test log-likelihoods are means in nats over the whole test set, by importance sampling with S samples;
@@ -76,11 +88,22 @@ def add(run_folder, results):
     evaluation what `compare` needs, `per_image.npz`: `elbo` `[N]` and `log_likelihood` `[n]`.
 
     Raises:
-      RunError: if the run was not evaluated.
+      RunError: if the run was not evaluated, or the record there is another experiment's.
     """
-    if not os.path.exists(os.path.join(run_folder, "summary.json")):
+    if _summary_of(run_folder) is None:
         raise RunError(f"{run_folder} has no summary.json: evaluate it first, with --mode=evaluate")
-    target = os.path.join(results, os.path.basename(os.path.normpath(run_folder)))
+    target = os.path.join(results, os.path.basename(os.path.abspath(run_folder)))
+    if os.path.exists(os.path.join(target, "config.json")):
+        theirs, ours = (
+            _experiment(_configuration(*os.path.split(os.path.abspath(folder))))
+            for folder in (target, run_folder)
+        )
+        different = configuration.differences(ours, theirs)
+        if different:
+            raise RunError(
+                f"{target} is the record of another experiment ({'; '.join(different)}): rename the "
+                "run's folder, or remove that record"
+            )
     os.makedirs(target, exist_ok=True)
     for name in RECORD:
         shutil.copy(os.path.join(run_folder, name), target)
@@ -96,12 +119,9 @@ def add(run_folder, results):
         files.write_text(path, configuration.to_json(config))
     figures = os.path.join(run_folder, "figures")
     if os.path.isdir(figures):
-        shutil.copytree(
-            figures,
-            os.path.join(target, "figures"),
-            dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns(".*"),
-        )
+        kept = os.path.join(target, "figures")
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(figures, kept, ignore=shutil.ignore_patterns(".*"))
     return target
 
 
@@ -109,9 +129,9 @@ def table(results):
     """Writes `results/README.md` from the summaries below `results`, and returns its text."""
     records = []
     for name in sorted(os.listdir(results)):
-        path = os.path.join(results, name, "summary.json")
-        if os.path.exists(path):
-            records.append((name, files.read_json(path)))
+        summary = _summary_of(os.path.join(results, name))
+        if summary is not None:
+            records.append((name, summary))
     if not records:
         raise RunError(f"there is no run below {results}: add one with 'add RUN_FOLDER'")
     rows = [_row(results, name, summary) for name, summary in records]
@@ -147,8 +167,10 @@ def compare(folders, out=None):
     """
     if len(folders) < 2:
         raise RunError(f"expected two runs or more. Received: {len(folders)}")
+    if out is not None and not out.endswith(".png"):
+        raise RunError(f"expected a file for the figure that ends in .png. Received: {out}")
     folders = [os.path.normpath(folder) for folder in folders]
-    names = [os.path.basename(folder) for folder in folders]
+    names = [os.path.basename(os.path.abspath(folder)) for folder in folders]
     if len(set(names)) < len(names):
         names = folders
     configs = [_configuration(*os.path.split(folder)) for folder in folders]
@@ -188,11 +210,15 @@ def compare(folders, out=None):
 def _summary_of(folder):
     path = os.path.join(folder, "summary.json")
     try:
-        return files.read_json(path)
-    except FileNotFoundError:
+        summary = files.read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None  # not evaluated yet
     except ValueError as error:
         raise RunError(f"{path} is not readable: {error}") from error
+    missing = _OF_EVERY_SUMMARY - set(summary if isinstance(summary, dict) else ())
+    if missing:
+        raise RunError(f"{path} is not the summary of a run: it lacks {', '.join(sorted(missing))}")
+    return summary
 
 
 def _setting(value):
@@ -280,6 +306,13 @@ def _configuration(results, name):
     """A record's configuration as a dictionary; fields that are newer have their defaults."""
     config = configuration.from_json(os.path.join(results, name, "config.json"))
     return json.loads(configuration.to_json(config))
+
+
+def _experiment(values):
+    """The fields that runs of one experiment share, whatever their length."""
+    flat = configuration.flatten(configuration.comparable(values))
+    del flat["training.epochs"]
+    return flat
 
 
 def _comparison(results, records):

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 import zipfile
@@ -25,7 +26,15 @@ from tfhvae.models.base import stateless_seed
 from tfhvae.progress import bar
 
 # What NumPy raises for a file that is not a whole .npz.
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,  # of archives that say to be encrypted, or of a later version
+    zipfile.BadZipFile,
+    zlib.error,
+)
 HELD_OUT = {"validation": "val", "test": "test"}  # what a column of the bound on it begins with
 
 
@@ -158,7 +167,7 @@ class Checkpoints:
         return [
             os.path.join(self.folder, name)
             for name in sorted(names, reverse=True)
-            if name.startswith("epoch-") and name.endswith(".npz")
+            if re.fullmatch(r"epoch-\d+\.npz", name)
         ]
 
     def newest_epoch(self):
