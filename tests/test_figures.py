@@ -481,6 +481,8 @@ def run_of(kind):
     history = {"bound": [-3.0, -2.0], "test_bound": [-4.0, -3.0]}
     history |= {f"kl/{site}": [1.0, 2.0] for site in model.noise_shapes}
     state = types.SimpleNamespace(
+        epoch=2,
+        best_epoch=0,
         columns=lambda: {name: np.array(column) for name, column in history.items()},
         unit_kl={site: np.full((2, count), 0.5) for site, count in units.items()},
     )
@@ -522,8 +524,12 @@ def test_figures_of_a_run_with_classes_or_auxiliary_latents(kind):
     np.testing.assert_allclose(sum(steps[:-2]), arrays["elbo"].mean(), rtol=1e-6)
     heat_maps = [ax.get_title(loc="left").split(":")[0] for ax in drawn["kl_per_unit"].axes]
     assert heat_maps[: len(sites)] == sites
-    if classes:  # without labels, classes are clusters
-        assert texts(drawn["class_conditional"]) == ["0", "1", "2"]
+    if classes:  # without labels, classes are clusters that have no names
+        assert texts(drawn["class_conditional"]) == ["c0", "c1", "c2"]
+        assert texts(drawn["analogies"]) == ["image", "c0", "c1", "c2"]
+        for name in ("class_conditional", "analogies"):
+            (title,) = (text.get_text() for text in drawn[name].texts)
+            assert "unnamed cluster" in " ".join(title.split())
 
 
 @pytest.mark.parametrize("kind", ["adgm", "cagem"])
@@ -551,7 +557,8 @@ def test_figures_of_a_run_with_labels(kind):
     assert "66.67 % (8 of 12)" in drawn["confusion_matrix"].get_suptitle()
     legend = drawn["error_curve"].axes[0].get_legend().get_texts()
     assert [text.get_text() for text in legend] == [
-        "training (labelled), last 0.00 %", "test, last 50.00 %", "published 0.96 %",
+        "training (labelled), last 0.00 %", "test, last 50.00 %", "evaluation 66.67 %",
+        "published 0.96 %",
     ]  # fmt: skip
     arrays = evaluated(model, dataset.test.images) | {"class_probabilities": probabilities}
     drawn = figures.all_figures(model, dataset, state, 0, arrays)
@@ -813,10 +820,13 @@ def test_depth_study_is_drawn(study, monkeypatch):
     seen = []
     draw = plotting.depth_study
     monkeypatch.setattr(plotting, "depth_study", lambda *args: seen.append(args) or draw(*args))
+    record(study, "bn2_other", depth=2, warmup=0, optimizer={"learning_rate": 1e-3, "epsilon": 1})
     for run in study.iterdir():  # the weights are those of epoch 200
         (run / "metrics.csv").write_text("epoch,bound\n199,-86.0\n200,-85.0\n201,-84.0\n")
-    results.table(study)
-    ((bounds, title),) = seen
+    text = section(results.table(study), "Depth study: dynamic_mnist (200 epochs)")
+    assert "(bn2_other)" in text
+    ((bounds, title, order),) = seen
+    assert set(bounds["$L_1$, test images"]) < set(order)  # of other settings, none is drawn
     assert list(bounds) == ["$L_1$, training images", "$L_1$, test images", "$L_{K}$, test images"]
     training, elbo, log_likelihood = bounds.values()
     assert list(training) == list(elbo) == list(log_likelihood) == [
@@ -1084,11 +1094,10 @@ def test_both_classifiers_of_cagem_have_a_row_and_fewer_labels_come_first(tmp_pa
 def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, monkeypatch):
     seen, draw = [], plotting.error_comparison
 
-    def watch(runs, published, title):
-        seen.append(
-            ({name: [c.tolist() for c in curves] for name, curves in runs.items()}, published)
-        )
-        return draw(runs, published, title)
+    def watch(runs, published, title, evaluated):
+        curves = {name: [curve.tolist() for curve in of_it] for name, of_it in runs.items()}
+        seen.append((curves, published, evaluated))
+        return draw(runs, published, title, evaluated)
 
     monkeypatch.setattr(plotting, "error_comparison", watch)
     curve = "epoch,test_error_percent\n1,20.0\n2,\n3,{}\n"
@@ -1106,7 +1115,9 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
     assert "](errors_dynamic_mnist_100.png)" in text
     assert (tmp_path / "errors_dynamic_mnist_100.png").exists()
     assert cells(text, "adgm, deterministic a")[0][4] == "4.00"
-    ((runs, published),) = seen
+    ((runs, published, evaluated),) = seen
+    assert evaluated["adgm, 3, 200 epochs"] == [(200, 1.0), (200, 1.5), (3, 9.0)]
+    assert evaluated["adgm, sum and sample"] == [(200, 7.0)]
     assert runs == {
         "adgm, 3, 200 epochs": [
             [[1.0, 20.0], [3.0, 5.0]],
@@ -1118,6 +1129,49 @@ def test_errors_over_epochs_are_drawn_where_there_are_several_models(tmp_path, m
         "adgm, sum and sample": [[[1.0, 20.0], [3.0, 4.0]]],
     }
     assert published == {"adgm, 3, 200 epochs": 0.96}
+
+
+def test_depth_study_has_curves_of_training_and_test_images(study, monkeypatch):
+    seen = []
+    draw = plotting.training_and_test_curves
+    watch = lambda *args: seen.append(args) or draw(*args)  # noqa: E731
+    monkeypatch.setattr(plotting, "training_and_test_curves", watch)
+    compared, seen_bounds = plotting.bound_comparison, []
+    monkeypatch.setattr(
+        plotting, "bound_comparison", lambda *a: seen_bounds.append(set(a[0])) or compared(*a)
+    )
+    assert "![ELBO" not in results.table(study) and not seen  # no run has them
+    for run in study.iterdir():
+        if run.is_dir():
+            head = "epoch,bound,log_px,kl/z1,kl/z2,test_bound"
+            rows = "1,-60.0,-60.0,30.0,5.0,-97.0\n2,-90.0,-60.0,28.0,4.0,-95.0"
+            (run / "metrics.csv").write_text(f"{head}\n{rows}\n")
+    text = results.table(study)
+    assert "![ELBO of training and test images](curves_dynamic_mnist.png)" in text
+    assert (study / "curves_dynamic_mnist.png").exists()
+    ((depths, *_),) = seen
+    assert list(depths) == ["1 layer", "2 layers"]  # the deepest lack their other terms
+    assert list(depths["2 layers"]) == ["VAE+BN", "VAE+BN+WU"] and len(depths["1 layer"]) == 1
+    (training, test), _ = depths["1 layer"]["VAE"]
+    np.testing.assert_array_equal(training, [[1, -90.0], [2, -88.0]])  # at beta = 1
+    np.testing.assert_array_equal(test, [[1, -97.0], [2, -95.0]])
+    assert seen_bounds == [{"vae5", "ladder5", "prob5"}]
+
+
+def test_longer_and_fine_tuned_hierarchies_have_a_table(study):
+    record(
+        study, "long", "ladder_vae", 2, epochs=2000, budget=2000, active=(20, 9), published=-82.1
+    )
+    record(study, "tuned", "ladder_vae", 2, epochs=10, initial_run="long", warmup=0, importance=10)
+    text = section(results.table(study), "Deep hierarchies: longer runs, and fine-tuning")
+    assert cells(text, "run")[0][-3:] == ["z1", "z2", "total"]
+    assert cells(text, "[Ladder VAE+BN+WU](long)") == [
+        ["[Ladder VAE+BN+WU](long)", "dynamic_mnist", "2000", "-85.00 (5000) / -88.00", "-82.10",
+         "20", "9", "29"]
+    ]  # fmt: skip
+    (tuned,) = cells(text, "[Ladder VAE+BN+WU, IW 10](tuned)")  # its first stage had a warm-up
+    assert tuned[2] == "2000 of long + 10" and tuned[-3:] == ["–"] * 3
+    assert "ladder5" not in text
 
 
 def test_a_record_without_configuration_is_left_out_of_the_study(study):

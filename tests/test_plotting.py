@@ -97,11 +97,29 @@ CALLS = {
             "test_error_percent": np.where(EPOCHS % 10 == 0, 100.0 / EPOCHS, np.nan),
         },
         0.96,
+        evaluated=(40, 1.8),
+    ),
+    "training_and_test_curves/one": lambda: plotting.training_and_test_curves(
+        {"1 layer": {"VAE": [([[1, -90.0]], [[1, -91.0]])]}}
+    ),
+    "training_and_test_curves/several": lambda: plotting.training_and_test_curves(
+        {
+            f"{layers} layers": {
+                name: [
+                    [np.stack([EPOCHS, level - layers - 50.0 / EPOCHS], 1) for level in (-85, -86)]
+                ]
+                for name in ("VAE", "VAE+BN, and more", "VAE+BN+WU")[: layers - 1]
+            }
+            for layers in (2, 3, 4, 5)
+        },
+        "Curves",
+        ("VAE", "VAE+BN+WU", "not there"),
     ),
     "error_comparison/one": lambda: plotting.error_comparison({"m2": [[[1, 9.0]]]}),
     "error_comparison/several": lambda: plotting.error_comparison(
         {"adgm": [[[1, 20.0], [2, 2.0]], [[1, 22.0], [3, 1.5]]], "m2": [[[1, 21.0], [2, 15.0]]]},
         {"adgm": 0.96},
+        evaluated={"adgm": [[2, 1.1], [3, 1.0]]},
     ),
     "bound_comparison/one": lambda: plotting.bound_comparison({"a run": [[3, -90.0]]}),
     "bound_comparison/several": lambda: plotting.bound_comparison(
@@ -666,14 +684,16 @@ class TestClasses:
 
     def test_errors_join_the_finite_values_and_stand_in_the_legend(self, figures):
         (ax,) = figures["error_curve/published"].axes
-        training, test, published = ax.lines
+        training, test, evaluated, published = ax.lines
+        assert evaluated.get_xydata().tolist() == [[40.0, 1.8]]
         np.testing.assert_array_equal(training.get_xdata(), EPOCHS)
         np.testing.assert_array_equal(
             test.get_xydata(), [[10, 10], [20, 5], [30, 10 / 3], [40, 2.5]]
         )
         assert set(published.get_ydata()) == {0.96} and published.is_dashed()
         assert legend_texts(ax) == [
-            "training (labelled), last 0.00 %", "test, last 2.50 %", "published 0.96 %",
+            "training (labelled), last 0.00 %", "test, last 2.50 %", "evaluation 1.80 %",
+            "published 0.96 %",
         ]  # fmt: skip
         assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1] < 60
 
@@ -683,13 +703,39 @@ class TestClasses:
 
     def test_runs_of_one_model_share_a_colour_and_a_line_in_the_legend(self, figures):
         (ax,) = figures["error_comparison/several"].axes
-        first, second, published, other = ax.lines
+        first, second, evaluated, published, other = ax.lines
+        assert evaluated.get_xydata().tolist() == [[2, 1.1], [3, 1.0]]
         np.testing.assert_array_equal(second.get_xydata(), [[1, 22], [3, 1.5]])
         assert first.get_color() == second.get_color() == published.get_color()
         assert other.get_color() != first.get_color()
         assert set(published.get_ydata()) == {0.96} and published.is_dashed()
-        assert legend_texts(ax) == ["adgm", "adgm, published 0.96 %", "m2"]
+        assert legend_texts(ax) == [
+            "adgm", "adgm, published 0.96 %", "m2", "at the end: evaluation",
+        ]  # fmt: skip
         assert ax.get_yscale() == "log"
+
+    def test_variants_of_a_model_have_its_colour_and_dashes_of_their_own(self):
+        runs = {name: [[[1, 9.0], [2, 8.0]]] for name in ("m2", "adgm", "adgm, deterministic a")}
+        m2, adgm, variant = plotting.error_comparison(runs).axes[0].lines
+        assert adgm.get_color() == variant.get_color() != m2.get_color()
+        assert adgm.get_linestyle() != variant.get_linestyle()
+
+    def test_variants_keep_their_colours_from_study_to_study(self, figures):
+        order = ("VAE", "VAE+BN+WU", "not there")
+        panels = figures["training_and_test_curves/several"].axes
+        assert [len(ax.lines) for ax in panels] == [2, 4, 6, 6]
+        training, test = panels[0].lines
+        assert training.get_color() == test.get_color() and test.is_dashed()
+        assert not training.is_dashed()
+        third = plotting.training_and_test_curves(
+            {"2 layers": {"VAE+BN+WU": [([[1, -90.0]], [[1, -91.0]])]}}, order=order
+        )
+        assert third.axes[0].lines[0].get_color() == panels[2].lines[4].get_color()
+        points = {"VAE+BN+WU": [[1, -90.0]], "other": [[1, -91.0]]}
+        (ax,) = plotting.depth_study({"L": points}, order=order).axes
+        colours = [line.get_color() for line in ax.lines[::2]]
+        assert colours == [plotting.COLOURS[1], plotting.COLOURS[3]]
+        assert len({ax.get_ylim() for ax in panels}) == 1
 
     def test_bounds_are_named_in_the_order_of_their_last_values(self, figures):
         (ax,) = figures["bound_comparison/several"].axes

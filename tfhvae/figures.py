@@ -174,7 +174,9 @@ def interpolations(model, x, seed, rows=6, steps=9, to_pictures=None):
     )
 
 
-def class_conditional(model, seed, rows=10, class_names=None, to_pictures=None):
+def class_conditional(
+    model, seed, rows=10, class_names=None, to_pictures=None, one_of_them="class"
+):
     """A row for every draw of the top latent variable, a column for every class; the layers below
     have the same noise along a row (Maaløe's thesis, Fig. 4.2)."""
     top = model.generation_order[0]
@@ -182,11 +184,11 @@ def class_conditional(model, seed, rows=10, class_names=None, to_pictures=None):
     return plotting.class_conditional(
         _shown(_in_every_class(model, {top: z}, stateless_seed(seed, 12)), to_pictures),
         _names_shown(model, class_names),
-        title=f"one draw of {top} per row, one class per column (means)",
+        title=f"one draw of {top} per row, one {one_of_them} per column (means)",
     )
 
 
-def analogies(model, x, seed, count=10, class_names=None, to_pictures=None):
+def analogies(model, x, seed, count=10, class_names=None, to_pictures=None, one_of_them="class"):
     """Test images, and images generated in every class from draws of q at the top layer, given the
     predicted class; the layers below are drawn from p, with the same noise along a row (Maaløe et
     al. 2016, Fig. 3a). `x`: `[N, *event]`."""
@@ -201,7 +203,7 @@ def analogies(model, x, seed, count=10, class_names=None, to_pictures=None):
         _shown(_in_every_class(model, {top: z}, stateless_seed(seed, 14)), to_pictures),
         y if model.num_classes == len(names) else None,
         names,
-        title=f"test images (left) and their {top} in every class, the predicted one framed",
+        title=f"test images (left) and their {top} in every {one_of_them}, the predicted one framed",
     )
 
 
@@ -485,7 +487,10 @@ def all_figures(
         figures |= _image_sheets(model, dataset, seed, class_names)
     if errors:
         figures["error_curve"] = plotting.error_curve(
-            columns, published_error, title=f"classification error on {dataset.name}"
+            columns,
+            published_error,
+            f"classification error on {dataset.name}, curves of one draw",
+            _evaluated_error(state, dataset.test.labels, class_probabilities),
         )
     if class_probabilities is not None:
         figures["confusion_matrix"] = plotting.confusion_matrix(
@@ -494,6 +499,14 @@ def all_figures(
     if evaluation is not None:
         figures |= _figures_of_evaluation(model, dataset, seed, evaluation, published)
     return figures
+
+
+def _evaluated_error(state, labels, class_probabilities):
+    """`(epoch of the weights, error in percent)`; None without an evaluation."""
+    if class_probabilities is None:
+        return None
+    epoch = state.best_epoch or state.epoch
+    return epoch, 100.0 * np.mean(np.argmax(class_probabilities, -1) != labels)
 
 
 def _image_sheets(model, dataset, seed, class_names):
@@ -531,6 +544,9 @@ def _image_sheets(model, dataset, seed, class_names):
         )
     if isinstance(model, SemiSupervisedModel):
         named = {"class_names": class_names, "to_pictures": to_pictures}
+        if class_names is None:  # no label has given any cluster its name
+            clusters = [f"c{index}" for index in range(model.num_classes)]
+            named |= {"class_names": clusters, "one_of_them": "unnamed cluster"}
         figures["class_conditional"] = class_conditional(model, seed, **named)
         figures["analogies"] = analogies(model, test, seed, **named)
     if isinstance(model, CaGeM) and model.latent_dims[1] == 2:

@@ -19,7 +19,7 @@ from matplotlib.colors import ListedColormap, LogNorm, PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from tfhvae import files
 
@@ -338,7 +338,7 @@ def training_curves(history, title="Training"):
     return _laid_out(figure)
 
 
-def error_curve(history, published=None, title="Classification error"):
+def error_curve(history, published=None, title="Classification error", evaluated=None):
     """Classification error in percent over epochs (Maaløe et al. 2016, Fig. 5). The limits follow
     the later epochs, as those of `training_curves`.
 
@@ -347,6 +347,7 @@ def error_curve(history, published=None, title="Classification error"):
         labelled training images, "val_error_percent" and "test_error_percent". Other columns are
         ignored.
       published: an error to compare with, in percent.
+      evaluated: `(epoch, error)` of the evaluation at the end, in percent: a diamond.
     """
     if published is not None and not (np.ndim(published) == 0 and 0 <= published <= 100):
         raise ValueError(f"expected published to be in [0, 100], received: {published}")
@@ -374,6 +375,11 @@ def error_curve(history, published=None, title="Classification error"):
         )
     _limit_to_later_epochs(ax, [errors for _, errors in curves.values()])
     high = max(ax.get_ylim()[1], 1.0)
+    if evaluated is not None:
+        evaluated = _checked_finite(evaluated, "evaluated", "[2]")
+        label = f"evaluation {_decimal(evaluated[1])} %"
+        ax.plot(*evaluated, "D", color=PURPLE, markersize=6, clip_on=False, label=label)
+        high = max(high, 1.15 * evaluated[1])
     if published is not None:
         ax.axhline(
             published,
@@ -388,40 +394,55 @@ def error_curve(history, published=None, title="Classification error"):
     return _laid_out(figure)
 
 
-def error_comparison(runs, published=None, title="Classification error"):
-    """Classification error over epochs of several models, a colour per model and a line per run
-    (Maaløe et al. 2016, Fig. 5).
+def error_comparison(runs, published=None, title="Classification error", evaluated=None):
+    """Classification error over epochs of several models, a line per run (Maaløe et al. 2016,
+    Fig. 5). Models have a colour each, and variants of one, "NAME, VARIANT", dashes.
 
     Args:
       runs: `{model: [[N, 2], ...]}`, of each run pairs of an epoch and an error in percent.
-      published: `{model: error}` in percent, for some of them: dashed lines.
+      published: `{model: error}` in percent, for some of them: dotted lines.
+      evaluated: `{model: [R, 2]}`, for some of them, the same pairs of evaluations: diamonds.
     """
     _check_not_empty(runs, "runs")
-    published = published or {}
-    if not set(published) <= set(runs):
-        raise ValueError(f"expected published errors of {list(runs)}, received: {list(published)}")
+    published, evaluated = published or {}, evaluated or {}
+    for name, of_models in (("published", published), ("evaluated", evaluated)):
+        if not set(of_models) <= set(runs):
+            raise ValueError(f"expected {name} errors of {list(runs)}, received: {list(of_models)}")
     figure, (ax,) = _panels(1, title, width=8.0, height=3.8)
     _set_heading(ax, None, x="epoch", y="error (%)")
     ax.xaxis.set_major_locator(_whole_numbers())
-    drawn = list(published.values())
-    for index, (model, curves) in enumerate(runs.items()):
+    drawn, variants = list(published.values()), {}  # model -> its variants so far
+    for model, curves in runs.items():
         _check_not_empty(curves, f"runs[{model!r}]")
+        base = model.partition(",")[0]
+        variants.setdefault(base, []).append(model)
+        index = list(variants).index(base)
         colour = _class_colour(index)
+        style = ("-", "--", "-.")[(len(variants[base]) - 1 + index // len(COLOURS)) % 3]
         for curve in curves:
             curve = _checked_finite(curve, f"runs[{model!r}]", "[N, 2]")
-            ax.plot(*curve.T, _dashes(index), color=colour, linewidth=1.3, alpha=1.0 if len(curves) == 1 else 0.7,
+            ax.plot(*curve.T, style, color=colour, linewidth=1.3, alpha=1.0 if len(curves) == 1 else 0.7,
                     marker="o" if len(curve) == 1 else None, markersize=4)  # fmt: skip
             drawn.extend(curve[:, 1])
         ax.lines[-1].set_label(model)
+        if model in evaluated:
+            points = _checked_finite(evaluated[model], f"evaluated[{model!r}]", "[N, 2]")
+            ax.plot(*points.T, "D", color=colour, markersize=5, clip_on=False, zorder=3)
+            drawn.extend(points[:, 1])
         if model in published:
-            options = {"color": colour, "linestyle": (0, (6, 3)), "linewidth": 1}
+            options = {"color": colour, "linestyle": (0, (1, 2)), "linewidth": 1.2}
             label = f"{model}, published {_decimal(published[model])} %"
             ax.axhline(published[model], label=label, **options)
     _log_scale_where_it_helps(ax, np.array(drawn))
     if ax.get_yscale() == "log":
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
-    _legend_beside(ax)
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    handles, _ = ax.get_legend_handles_labels()
+    if evaluated:
+        diamond = {"color": "0.3", "marker": "D", "markersize": 5, "linestyle": ""}
+        handles.append(Line2D([], [], label="at the end: evaluation", **diamond))
+    _legend_beside(ax, handles=handles)
     return _laid_out(figure)
 
 
@@ -1193,7 +1214,44 @@ def _count_active_units(ax, variances, unit_kl, threshold, kl_threshold):
     )
 
 
-def depth_study(bounds, title="Depth study"):
+def training_and_test_curves(depths, title="Training and test bounds", order=()):
+    """Bounds over epochs of the training images, full lines, and of the test images, dashed, a
+    panel per number of layers and a colour per variant (Sønderby et al. 2016a, Fig. 4, and 2016b,
+    Fig. 2). Panels share their limits, which follow the later epochs.
+
+    Args:
+      depths: `{heading: {variant: [(training, test), ...]}}`, of each run `[N, 2]` pairs of an
+        epoch and a bound in nats per image.
+      order: names of variants that have a colour of their own whether they are there or not.
+    """
+    _check_not_empty(depths, "depths")
+    variants = list(dict.fromkeys(name for runs in depths.values() for name in runs))
+    places = _places(variants, order)
+    figure, axes = _panels(len(depths), title, width=3.2, height=3.9)
+    drawn = []
+    for ax, (heading, of_variants) in zip(axes, depths.items(), strict=True):
+        _check_not_empty(of_variants, f"depths[{heading!r}]")
+        _set_heading(ax, heading, x="epoch", y="nats per image")
+        ax.xaxis.set_major_locator(_whole_numbers(5))
+        for name, runs in of_variants.items():
+            for pair in runs:
+                for curve, style in zip(pair, ("-", (0, (4, 1.5))), strict=True):
+                    curve = _checked_finite(curve, f"depths[{heading!r}][{name!r}]", "[N, 2]")
+                    options = {"color": _class_colour(places[name]), "linewidth": 1.2}
+                    ax.plot(*curve.T, linestyle=style, **options)
+                    drawn.append(curve[:, 1])
+    _limit_to_later_epochs(axes[-1], drawn, skipped=0.3)
+    axes[-1].set_title("", loc="right")  # of values off scale, those of every panel
+    for ax in axes:
+        ax.set_ylim(axes[-1].get_ylim())
+    lines = [Line2D([], [], color=_class_colour(places[name]), label=name) for name in variants]
+    parts = [("training images", "-"), ("test images", (0, (4, 1.5)))]
+    lines += [Line2D([], [], color="0.3", linestyle=style, label=name) for name, style in parts]
+    _legend_below(figure, lines)
+    return _laid_out(figure)
+
+
+def depth_study(bounds, title="Depth study", order=()):
     """Bounds by number of layers of latent variables, a panel per bound and in it a line per variant
     through the means of its runs (Sønderby et al. 2016a and b, Fig. 3).
 
@@ -1201,6 +1259,7 @@ def depth_study(bounds, title="Depth study"):
       bounds: `{bound: {variant: [N, 2]}}`, pairs of a number of layers and the bound in nats per
         image, one pair per run; the same variants in each. A bound is named "$L_1$, test images",
         say.
+      order: names of variants that have a look of their own whether they are there or not.
     """
     _check_not_empty(bounds, "bounds")
     first = next(iter(bounds.values()))
@@ -1212,20 +1271,15 @@ def depth_study(bounds, title="Depth study"):
                 f"{list(of_variants)}"
             )
     figure, axes = _panels(len(bounds), title, width=3.9, height=3.7)
+    places = _places(first, order)
     for ax, (name, of_variants) in zip(axes, bounds.items(), strict=True):
         _set_heading(ax, name, x="layers of latent variables", y="nats per image")
         ax.xaxis.set_major_locator(_whole_numbers())
         ax.margins(x=0.08, y=0.08)
-        for index, (variant, runs) in enumerate(of_variants.items()):
+        for variant, runs in of_variants.items():
             runs = _checked_finite(runs, f"bounds[{name!r}][{variant!r}]", "[N, 2]")
-            _line_through_means(ax, runs, variant, index)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=min(4, len(first)),
-        fontsize=8,
-        frameon=False,
-    )
+            _line_through_means(ax, runs, variant, places[variant])
+    _legend_below(figure, axes[0].get_legend_handles_labels()[0])
     return _laid_out(figure)
 
 
@@ -1768,6 +1822,17 @@ def _note_outside(ax, count, singular, plural):
     if count:
         text = f"{count} {singular if count == 1 else plural} outside"
         ax.set_title(text, loc="right", fontsize=_SMALL_SIZE, color="0.4")
+
+
+def _places(names, order):
+    """`{name: index}` of a colour: those in `order` have theirs there, others the next ones."""
+    others = [name for name in names if name not in order]
+    return {name: index for index, name in enumerate([*order, *others]) if name in names}
+
+
+def _legend_below(figure, handles):
+    options = {"loc": "outside lower center", "fontsize": 8, "frameon": False}
+    figure.legend(handles=handles, ncols=min(4, len(handles)), **options)
 
 
 def _class_colour(index):

@@ -43,7 +43,8 @@ Test log-likelihoods are means in nats over the whole test set, by importance sa
 ± is the standard error over test images. Where S names a number of images, importance samples were
 drawn for a fixed part of them only: a value that says "corrected" is an estimate for all, by their
 ELBO; another is the mean over the part, which of MNIST is easier by 0.4 to 0.7 nats. Protocols
-differ by up to 3.5 nats: compare only within one. Each row is a folder beside this page, with its
+differ by up to 3.5 nats: compare only within one. Where pixels were dropped, those that hardly ever
+differ, log-likelihoods are of the others, and higher. Each row is a folder beside this page, with its
 configuration, curve and figures; the command that repeats it stands below the table. Active units
 have KL(q‖p) > 0.01 nats; where the prior has no KL of single units, a posterior mean whose variance
 over the test images is above 0.01; neither says whether an auxiliary variable (a1, a2; a of the
@@ -67,6 +68,16 @@ _PUBLISHED_ACTIVE_UNITS = {
 }
 _PUBLISHED_LATENTS = (64, 32, 16, 8, 4)
 
+# Variants that look the same in the figures of every depth study.
+_IN_FIGURES = (
+    "VAE",
+    "VAE+BN",
+    "VAE+BN+WU",
+    "Ladder VAE+BN+WU",
+    "prob. ladder+BN+WU",
+    "VAE+WU",
+)
+
 
 class _Run(NamedTuple):
     """A run in a depth study."""
@@ -75,6 +86,11 @@ class _Run(NamedTuple):
     variant: tuple  # what differs besides the latents, in the order that variants are listed in
     latents: tuple  # units of z1 ... zL
     summary: dict
+
+    @property
+    def is_drawn(self):
+        """Whether it has its place in the figures: other settings stand in the tables alone."""
+        return not any(self.variant[4:])
 
     @property
     def label(self):
@@ -137,10 +153,13 @@ def table(results):
     rows = [_row(results, name, summary) for name, summary in records]
     text = _HEADER + "\n".join(rows) + "\n\n"
     text += _comparison(results, records)
-    text += _bounds(results, records)
+    studies = _depth_studies(results, records)
+    sections, have_curves = _depth_sections(results, studies)
+    text += _bounds(results, [record for record in records if record[0] not in have_curves])
     text += _few_labels(results, records)
     text += _bounds_by_labels(results, records)
-    text += "".join(_depth_studies(results, records))
+    text += sections
+    text += _other_hierarchies(results, records, {run.name for _, runs in studies for run in runs})
     text += "\n".join(_details(results, *record) for record in records)
     notes = os.path.join(results, "NOTES.md")
     if os.path.exists(notes):
@@ -335,7 +354,7 @@ def _comparison(results, records):
 
 def _bounds(results, records):
     """A figure, `bounds_DATASET.png`, of the bounds over epochs of every two or more runs without
-    labels of one protocol."""
+    labels of one protocol; those of a depth study have figures of their own."""
     studies = {}
     for name, summary in records:
         if "test/error_percent" not in summary:
@@ -404,7 +423,13 @@ def _few_labels(results, records):
         if curves:
             epochs = _joined(sorted({summary["epochs"] for _, summary, *_ in group}), ", ")
             study = studies.setdefault((first["dataset"], first["num_labels"]), [])
-            study.append((model, f"{model}, {epochs} epochs", list(curves.values()), published))
+            evaluated = [
+                (summary["epochs"], summary["test/error_percent"])
+                for name, summary, *_ in group
+                if name in curves
+            ]
+            label = f"{model}, {epochs} epochs"
+            study.append((model, label, list(curves.values()), evaluated, published))
     rows.sort(key=lambda row: row[:3])
     head = ("model", "data", "labels", "classifier", "error, %", "published, %", "epochs", "runs")
     pictures = "".join(
@@ -513,6 +538,7 @@ def _curve(results, name, summary, quantity, parts=("val_", "test_")):
 
 
 def _error_figure(results, dataset, num_labels, study):
+    study.sort(key=lambda entry: entry[0])  # variants beside their model
     models = [model for model, *_ in study]
     # Only runs of one model with different settings need more than its name.
     labels = [model if models.count(model) == 1 else label for model, label, *_ in study]
@@ -523,9 +549,10 @@ def _error_figure(results, dataset, num_labels, study):
         if error is not None:
             published.setdefault((model.partition(",")[0], error), label)
     figure = plotting.error_comparison(
-        {label: curves for label, (_, _, curves, _) in zip(labels, study)},
+        {label: curves for label, (_, _, curves, *_) in zip(labels, study)},
         {label: error for (_, error), label in published.items()},
-        f"{dataset} with {num_labels} labels: error of one draw each, held-out images",
+        f"{dataset} with {num_labels} labels: error on held-out data, curves of one draw each",
+        {label: evaluated for label, (*_, evaluated, _) in zip(labels, study)},
     )
     path = f"errors_{dataset}_{num_labels}.png"
     plotting.save(figure, os.path.join(results, path))
@@ -533,39 +560,104 @@ def _error_figure(results, dataset, num_labels, study):
 
 
 def _depth_studies(results, records):
-    """Gives the text of a section for every study: two or more runs of one data set, protocol and
-    number of epochs. Where they have different numbers of layers, it has a figure,
-    `results/depth_DATASET.png`; that of a second study of the data set, of fewer epochs say, is
-    `depth_DATASET_2.png`."""
+    """`[((dataset, -epochs, protocol), runs), ...]`, the studies: two or more deep hierarchies of
+    one data set, protocol and number of epochs."""
     studies = {}
     for name, summary in records:
-        has_config = os.path.exists(os.path.join(results, name, "config.json"))
-        config = _configuration(results, name) if has_config else {"model": {"name": None}}
-        if config["model"]["name"] in _FAMILIES and not config["training"].get("initial_run"):
+        config = _hierarchy(results, name)
+        if config is not None and not config["training"].get("initial_run"):
             # A run that was cut has the budget that it used.
             stopped_early = summary["status"] == "stopped early"
             epochs = config["training"]["epochs"] if stopped_early else summary["epochs"]
             key = (summary["dataset"], -epochs, summary["protocol"])
             studies.setdefault(key, []).append((name, config, summary))
-    drawn = {}  # data set -> number of its studies so far
-    for (dataset, epochs, protocol), members in sorted(studies.items()):
-        if len(members) < 2:
-            continue
-        usual = _most_common([_training_settings(*member[1:]) for member in members])
-        runs = [_run(*member, usual) for member in members]
-        runs = sorted(runs, key=lambda run: (run.variant, len(run.latents), run.latents, run.name))
-        heading, picture = f"Depth study: {dataset} ({-epochs} epochs)", ""
-        if len({len(run.latents) for run in runs}) > 1:
+    return [(key, _runs(members)) for key, members in sorted(studies.items()) if len(members) > 1]
+
+
+def _hierarchy(results, name):
+    """The configuration of a record, if it has one and is of a deep hierarchy; else None."""
+    if not os.path.exists(os.path.join(results, name, "config.json")):
+        return None
+    config = _configuration(results, name)
+    return config if config["model"]["name"] in _FAMILIES else None
+
+
+def _runs(members):
+    """The `_Run` of every `(name, configuration, summary)`, in the order of a study."""
+    usual = _most_common([_training_settings(*member[1:]) for member in members])
+    runs = [_run(*member, usual) for member in members]
+    return sorted(runs, key=lambda run: (run.variant, len(run.latents), run.latents, run.name))
+
+
+def _depth_sections(results, studies):
+    """The text of a section for every study, and the names of the runs whose curves it shows. Where
+    the runs of a study have different numbers of layers, it has two figures, `depth_DATASET.png` and
+    `curves_DATASET.png`; those of a second study of the data set, of fewer epochs say, are
+    `..._DATASET_2.png`."""
+    text, drawn, have_curves = "", {}, set()  # drawn: data set -> number of its studies so far
+    for (dataset, epochs, protocol), runs in studies:
+        heading, pictures = f"Depth study: {dataset} ({-epochs} epochs)", ""
+        of_figures = [run for run in runs if run.is_drawn]
+        if len({len(run.latents) for run in of_figures}) > 1:
             drawn[dataset] = drawn.get(dataset, 0) + 1
-            figure = f"depth_{dataset}{_suffix(drawn[dataset])}.png"
-            plotting.save(_depth_figure(results, runs, heading), os.path.join(results, figure))
-            picture = f"![bounds by depth]({figure})\n\n"
-        yield (
+            path = f"depth_{dataset}{_suffix(drawn[dataset])}.png"
+            plotting.save(_depth_figure(results, of_figures, heading), os.path.join(results, path))
+            pictures = f"![bounds by depth]({path})\n\n"
+            curves = [(run, _elbo_curves(results, run)) for run in of_figures]
+            curves = [(run, pair) for run, pair in curves if all(map(len, pair))]
+            if curves:
+                path = path.replace("depth_", "curves_", 1)
+                plotting.save(_curves_figure(curves, heading), os.path.join(results, path))
+                pictures += f"![ELBO of training and test images]({path})\n\n"
+                have_curves |= {run.name for run, _ in curves}
+        text += (
             f"## {heading}\n\nProtocol: {protocol}. Cells: test log-likelihood L_K (K importance "
             "samples) / ELBO L_1, means in nats. BN: batch normalisation; WU: warm-up.\n\n"
-            f"{_bounds_table(runs)}\n{picture}"
+            f"{_bounds_table(runs)}\n{pictures}"
             f"{_active_units_table(runs, 'mnist' in dataset and 'fashion' not in dataset)}"
         )
+    return text, have_curves
+
+
+def _other_hierarchies(results, records, names):
+    """The text of a section for deep hierarchies that are in no study: longer runs, and what was
+    fine-tuned."""
+    members = [
+        (name, config, summary)
+        for name, summary in records
+        for config in [_hierarchy(results, name)]
+        if config is not None and name not in names
+    ]
+    if not members:
+        return ""
+    most = max((_sites(run) for run in _runs(members)), key=len)
+    rows = [["run", "data", "epochs", "L_K (K) / L_1", "published", *most, "total"]]
+    for name, config, summary in members:
+        first, published = summary.get("initial_run"), summary["published/log_likelihood"]
+        before = _hierarchy(results, first) if first else None
+        if before is not None:  # fine-tuning has no warm-up, its first stage may have had one
+            config["objective"]["warmup_epochs"] = before["objective"]["warmup_epochs"]
+        run = _run(name, config, summary, _training_settings(config, summary))
+        counts = [summary.get(f"test/active_units_kl/{site}") for site in _sites(run)]
+        cells = [*counts, *[None] * (len(most) - len(counts))]
+        total = None if None in counts else sum(counts)
+        rows.append(
+            [
+                f"[{run.label}]({name})",
+                summary["dataset"],
+                (f"{summary['initial_epochs']} of {first} + " if first else "")
+                + str(summary["epochs"]),
+                f"{summary['test/log_likelihood']:.2f} ({summary['test/eval_samples']}) / "
+                f"{summary['test/elbo']:.2f}",
+                "–" if published is None else f"{published:.2f}",
+                *("–" if cell is None else cell for cell in (*cells, total)),
+            ]
+        )
+    return (
+        "## Deep hierarchies: longer runs, and fine-tuning\n\nMC and IW: samples in training, as in "
+        "Sønderby et al. 2016a, Table 1; one where none are named. Published: L_5000. The last "
+        f"columns are active units (KL > 0.01 nats) on the test set.\n\n{_markdown(rows)}\n"
+    )
 
 
 def _suffix(count):
@@ -658,7 +750,29 @@ def _depth_figure(results, runs, title):
     }
     # A record may come without the row of its weights' epoch.
     known = {name: bounds for name, bounds in panels.items() if all(map(len, bounds.values()))}
-    return plotting.depth_study(known, title)
+    return plotting.depth_study(known, title, _IN_FIGURES)
+
+
+def _curves_figure(curves, title):
+    """ELBOs over epochs of runs, `[(run, _elbo_curves), ...]`, a panel per number of layers."""
+    depths = {}
+    for run, pair in sorted(curves, key=lambda entry: len(entry[0].latents)):
+        heading = f"{len(run.latents)} layer{'s' * (len(run.latents) > 1)}"
+        depths.setdefault(heading, {}).setdefault(run.label, []).append(pair)
+    return plotting.training_and_test_curves(depths, title, _IN_FIGURES)
+
+
+def _elbo_curves(results, run):
+    """Pairs `[N, 2]` of an epoch and the ELBO, beta = 1 also during warm-up, of the training images,
+    and those of the test images; none where a record does not have them."""
+    log_px, *kls = (
+        _curve(results, run.name, run.summary, column, ("",))
+        for column in ("log_px", *(f"kl/{site}" for site in _sites(run)))
+    )
+    if any(len(kl) != len(log_px) for kl in kls):
+        log_px, kls = np.zeros([0, 2]), []
+    training = np.stack([log_px[:, 0], log_px[:, 1] - sum(kl[:, 1] for kl in kls)], 1)
+    return training, _curve(results, run.name, run.summary, "bound")
 
 
 def _bounds_table(runs):
@@ -737,11 +851,13 @@ def _with_protocol(error, summary, unit=""):
 def _row(results, name, summary):
     published = summary["published/log_likelihood"]
     path = os.path.join(results, name, "config.json")
-    sampling = _sampling(files.read_json(path)["objective"]) if os.path.exists(path) else ""
+    config = files.read_json(path) if os.path.exists(path) else None
+    sampling = _sampling(config["objective"]) if config else ""
+    least = config["dataset"].get("min_pixel_std") if config else None
     first = summary.get("initial_run")
     cells = (
         f"[{summary['model']}]({name})" + (f", {sampling}" if sampling else ""),
-        summary["dataset"],
+        summary["dataset"] + (f", pixels of std ≥ {least}" if least is not None else ""),
         with_error(summary),
         _samples(summary),
         f"{summary['test/elbo']:.2f}",
