@@ -1248,6 +1248,18 @@ def test_a_record_is_of_one_experiment(tmp_path, monkeypatch):
         results.add("a", str(kept))
 
 
+def test_the_potential_has_a_section(tmp_path):
+    record(tmp_path, "a")
+    fit = {"bound": 1.7, "bound_stderr": 0.01, "log_z": 1.88, "upper_mode": 0.5}
+    fits = {name: fit | {"total_variation": 0.2} for name in ("auxiliary", "one_gaussian")}
+    (tmp_path / "two_modes").mkdir()
+    summary = {"command": "python -m tfhvae.potential --seed=7", "commit": "abc", **fits}
+    (tmp_path / "two_modes" / "summary.json").write_text(json.dumps(summary))
+    text = section(results.table(tmp_path), "two_modes")
+    assert "    python -m tfhvae.potential --seed=7\n" in text and "two_modes/auxiliary.png" in text
+    assert cells(text, "one Gaussian")[0][1:] == ["1.700 ± 0.010", "1.880", "50 %", "0.20"]
+
+
 @pytest.mark.parametrize(
     "content, expected", [("{", "is not readable"), ('{"epochs": 1}', "it lacks commit, dataset")]
 )

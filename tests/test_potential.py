@@ -58,6 +58,7 @@ def test_the_auxiliary_variable_fits_both_modes(tmp_path):
 
 def test_a_run_writes_what_it_returns(tmp_path):
     first, again = (potential.run(str(tmp_path / name), 3, 20, 1) for name in "ab")
+    assert first["command"] == "python -m tfhvae.potential --seed=3 --steps=20 --restarts=1"
     assert first == again  # the same seed, the same numbers
     assert json.loads((tmp_path / "a" / "summary.json").read_text()) == first
     for name in ("auxiliary", "one_gaussian"):

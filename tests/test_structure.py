@@ -18,8 +18,8 @@ ORDER = (
     ("layers", "distributions", "traces", "data"),
     ("bounds", "diagnostics", "plotting", "configuration", "hardware"),
     ("objectives", "models"),
-    ("evaluation", "figures", "training", "reporting", "results", "potential"),
-    ("experiments",),
+    ("evaluation", "figures", "training", "reporting", "results"),
+    ("experiments", "potential"),
     ("monitoring",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -161,13 +161,16 @@ def measure(posterior, seed=0):
 def run(out, seed=0, steps=20000, restarts=2):
     """Fits with and without `a`, from several initial weights each, of which the best bound counts,
     and writes `summary.json` and two figures into the folder `out`; returns the summary."""
-    from tfhvae import plotting
+    from tfhvae import experiments, plotting
     from tfhvae.data.generated import two_mode_potential
 
     if steps < 1 or restarts < 1:
         raise RunError(f"expected at least one step and one start, received: {steps}, {restarts}")
     os.makedirs(out, exist_ok=True)
-    result = {"seed": seed, "steps": steps, "restarts": restarts}
+    result = {"seed": seed, "steps": steps, "restarts": restarts, "commit": experiments.commit()}
+    result["command"] = (
+        f"python -m tfhvae.potential --seed={seed} --steps={steps} --restarts={restarts}"
+    )
     progress = bar(2 * restarts * steps, "fitting the potential", "step")
     for name, dim in (("auxiliary", 4), ("one_gaussian", 0)):
         fits = []

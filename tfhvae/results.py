@@ -143,9 +143,13 @@ def add(run_folder, results):
 
 def table(results):
     """Writes `results/README.md` from the summaries below `results`, and returns its text."""
-    records = []
+    records, potentials = [], []
     for name in sorted(os.listdir(results)):
-        summary = _summary_of(os.path.join(results, name))
+        folder = os.path.join(results, name)
+        if "one_gaussian" in (_json_of(folder) or ()):
+            potentials.append((name, _json_of(folder)))
+            continue
+        summary = _summary_of(folder)
         if summary is not None:
             records.append((name, summary))
     if not records:
@@ -160,6 +164,7 @@ def table(results):
     text += _bounds_by_labels(results, records)
     text += sections
     text += _other_hierarchies(results, records, {run.name for _, runs in studies for run in runs})
+    text += "".join(_potential(*record) for record in potentials)
     text += "\n".join(_details(results, *record) for record in records)
     notes = os.path.join(results, "NOTES.md")
     if os.path.exists(notes):
@@ -227,17 +232,25 @@ def compare(folders, out=None):
 
 
 def _summary_of(folder):
-    path = os.path.join(folder, "summary.json")
-    try:
-        summary = files.read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None  # not evaluated yet
-    except ValueError as error:
-        raise RunError(f"{path} is not readable: {error}") from error
+    """The summary of a run or of its record; None where it is not evaluated yet."""
+    summary = _json_of(folder)
+    if summary is None:
+        return None
     missing = _OF_EVERY_SUMMARY - set(summary if isinstance(summary, dict) else ())
     if missing:
+        path = os.path.join(folder, "summary.json")
         raise RunError(f"{path} is not the summary of a run: it lacks {', '.join(sorted(missing))}")
     return summary
+
+
+def _json_of(folder):
+    path = os.path.join(folder, "summary.json")
+    try:
+        return files.read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise RunError(f"{path} is not readable: {error}") from error
 
 
 def _setting(value):
@@ -879,6 +892,29 @@ def _samples(summary):
         return str(summary["test/eval_samples"])
     corrected = ", corrected" if "test/log_likelihood_of_part" in summary else ""
     return f"{summary['test/eval_samples']} ({images:,} images{corrected})"
+
+
+def _potential(name, summary):
+    """The section of a record of `python -m tfhvae.potential`."""
+    rows = [["q", "bound on log Z", "log Z", "draws in the upper mode", "total variation"]]
+    titles = {"auxiliary": "with an auxiliary variable", "one_gaussian": "one Gaussian"}
+    for fit, title in titles.items():
+        values = summary[fit]
+        rows.append(
+            [
+                title,
+                f"{values['bound']:.3f} ± {values['bound_stderr']:.3f}",
+                f"{values['log_z']:.3f}",
+                f"{100 * values['upper_mode']:.0f} %",
+                f"{values['total_variation']:.2f}",
+            ]
+        )
+    pictures = "\n".join(_thumbnail(f"{name}/{fit}.png") for fit in titles)
+    return (
+        f"## {name}\n\n    {summary['command']}\n\nA density with two modes in the plane "
+        f"(Maaløe et al. 2016, figure 2), fitted without data; nats. Commit {summary['commit']}."
+        f"\n\n{_markdown(rows)}\n{pictures}\n\n"
+    )
 
 
 def _details(results, name, summary):
