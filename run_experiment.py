@@ -134,6 +134,9 @@ def main(argv):
     else:
         for path in run.draw() if options.mode == "figures" else run.sample(options.num_images):
             print(path)
+        summary = run.finished_summary if options.mode == "figures" else None
+        if summary is not None:
+            reporting.print_summary(summary)
     print(f"run folder: {workdir}")
 
 

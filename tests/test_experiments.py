@@ -216,6 +216,13 @@ def test_finished_run_is_known(finished):
     assert run.finished_summary == summary
 
 
+def test_figures_of_a_finished_run_come_with_its_table(finished, monkeypatch, capsys):
+    monkeypatch.setattr(experiments.Run, "draw", lambda run: ["a.png"])
+    run_experiment.main(["x", "--mode=figures", f"--workdir={finished[0]}"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("a.png\n") and "active units" in printed
+
+
 def test_log_likelihood_of_a_part_is_an_estimate_for_all(finished, tmp_path):
     folder, whole = finished
     shutil.copytree(folder, tmp_path / "run")
