@@ -605,6 +605,8 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 def test_what_a_kill_left_half_written_goes(tmp_path):
     run = experiments.Run(small_config("vae", 1), str(tmp_path), hardware_options=GRAPH)
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.out.tfevents.1").touch()  # of no experiment of ours
     (tmp_path / "checkpoints").mkdir()
     left = [tmp_path / ".0123abcd.model.keras", tmp_path / "checkpoints/.89abcdef.epoch-00001.npz"]
     kept = [tmp_path / ".gitignore", tmp_path / "mine.0123abcd.txt"]
@@ -614,7 +616,7 @@ def test_what_a_kill_left_half_written_goes(tmp_path):
     being_written = tmp_path / ".76543210.evaluation.partial.npz"  # by another process
     being_written.write_text("half")
     run.train()
-    assert being_written.exists()
+    assert being_written.exists() and (tmp_path / "tensorboard" / "events.out.tfevents.1").exists()
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 

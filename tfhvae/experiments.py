@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import subprocess
 import time
 import zipfile
@@ -149,6 +148,9 @@ class Run:
     def path(self, *names):
         return os.path.join(self.workdir, *names)
 
+    def _glob(self, *pattern):
+        return glob.glob(os.path.join(glob.escape(self.workdir), *pattern))
+
     # The stages of a run ---------------------------------------------------------------------
 
     def train(self):
@@ -175,7 +177,7 @@ class Run:
         if has_first_stage and not self.state.epoch:
             self._train_first_stage()
         if not self.has_trained:
-            for path in glob.glob(self.path(_PARTIAL.format("*"))):  # of weights that go
+            for path in self._glob(_PARTIAL.format("*")):  # of weights that go
                 os.remove(path)
             self._fit(config)
         self._use_final_weights()
@@ -694,8 +696,10 @@ class Run:
             if self.is_chief and (self._has_other_length or not self._is_claimed):
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(self.path("model.keras"))  # of another number of epochs
-                if not self._is_claimed:  # curves of an experiment of which nothing came
-                    shutil.rmtree(self.path("tensorboard"), ignore_errors=True)
+                if os.path.exists(path) and not self._is_claimed:
+                    # Curves of an experiment of which nothing came.
+                    for events in self._glob("tensorboard", "events.out.tfevents.*"):
+                        os.remove(events)
                 files.write_text(path, configuration.to_json(self.config))
                 files.write_text(self.path("command.txt"), f"{self.command or ''}\n")
         except OSError as error:
