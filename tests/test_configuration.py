@@ -13,7 +13,8 @@ from tfhvae.errors import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEEP_CONFIGS = sorted((ROOT / "configs" / "paper").glob("deep_*.py"))
-RESULTS = sorted((ROOT / "results").glob("*/summary.json"))
+# Of `run_experiment.py`; the potential has a command of its own.
+RESULTS = sorted(p.with_name("summary.json") for p in (ROOT / "results").glob("*/config.json"))
 VARIANTS = [f"{name}-{layers}" for name in configuration.DEEP_VARIANTS for layers in range(1, 6)]
 
 

@@ -168,6 +168,9 @@ def test_bernoulli_with_clipped_means():
         np.testing.assert_allclose(ours.mean(), mean, rtol=1e-5)
     unlimited = Bernoulli(tf.constant(logits, tf.float32)).log_prob(tf.ones([7, 1]))
     np.testing.assert_allclose(unlimited[0], -80.0, rtol=1e-6)
+    for limit in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"a positive logit_limit. Received: {limit}"):
+            Bernoulli([0.0], logit_limit=limit)
 
 
 def test_bernoulli_samples():

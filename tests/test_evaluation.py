@@ -583,7 +583,12 @@ def test_posterior_means_are_those_of_the_bound():
     keras.utils.set_random_seed(1)
     x = np.random.default_rng(0).integers(0, 2, [1003, 2, 3, 1]).astype(np.float32)
     options = {"latent_dim": 2, "hidden_units": (5,)}
-    for model in (VAE((2, 3, 1), **options), M2((2, 3, 1), num_classes=3, **options)):
+    in_part = {"label_inference": "sum_and_sample", "num_classes": 3}
+    for model in (
+        VAE((2, 3, 1), **options),
+        M2((2, 3, 1), num_classes=3, **options),
+        M2((2, 3, 1), **in_part, **options),
+    ):
         (site,) = model.noise_shapes
         expected = evaluation.bound_terms(model, x, num_samples=2)[f"q_mean/{site}"]
         np.testing.assert_allclose(

@@ -1299,9 +1299,28 @@ def test_classes_may_be_integers_of_any_width(dtype):
     assert losses[0] == losses[1] and errors[0] == errors[1]
 
 
+@pytest.mark.parametrize("kl", ["sampled", "analytic"])
+def test_both_bounds_of_an_evaluation_take_the_same_kl(kl):
+    model = model_of("adgm")
+    x, noise, objective = images(model), model.noise(3, BATCH, 1), SemiSupervisedObjective(kl=kl)
+    labelled, *_ = model.labelled_terms(x, LABELS, noise)
+    bound = bounds.elbo if kl == "analytic" else bounds.importance_weighted
+    scalars, *_ = objective.evaluate(model, (x, LABELS), noise)
+    for name, trace in (("bound", model.trace(x, noise=noise)), ("bound_labelled", labelled)):
+        np.testing.assert_allclose(scalars[name], np.mean(bound(trace)), rtol=1e-5, err_msg=name)
+    assert abs(np.mean(bounds.elbo(labelled) - bounds.importance_weighted(labelled))) > 1e-3
+
+
+def test_a_deterministic_auxiliary_variable_has_no_prior():
+    with pytest.raises(ValueError, match="auxiliary_given_x=False where a is deterministic"):
+        new_model("adgm", stochastic_auxiliary=False, auxiliary_given_x=True)
+
+
 @each_with_classes
 def test_generate_needs_as_many_latents_as_classes(name):
     model = model_of(name)
+    with pytest.raises(ValueError, match="expected one class or more in y."):
+        model.generate(y=np.zeros([0], np.int32))
     site_name = model.generation_order[0]
     for rows in (1, 3):
         given = tf.ones([rows, *model.noise_shapes[site_name]])

@@ -1,4 +1,5 @@
-"""Lower bounds on log p(x), as pure functions of a `Trace`. All return `[B]`, in nats per example.
+"""Lower bounds on log p(x), as pure functions of a `Trace`. Bounds return `[B]`, in nats per
+example.
 
 One formula serves every bound. With log w = log p(x|.) + beta * sum over sites of (log p - log q),
 a bound is the choice, axis by axis, of averaging inside or outside the logarithm, reduced in the

@@ -284,7 +284,7 @@ def posterior_means(model, images, binarization=None, seed=0):
 
     @tf.function(autograph=False, input_signature=[_batch_of(images)])
     def means(batch):
-        trace = model.trace(batch, noise=model.noise(0, tf.shape(batch)[0]))
+        trace = model.evaluation_trace(batch, model.noise(0, tf.shape(batch)[0]))
         return tf.concat(
             [mean_over_classes(trace, site.q_mean)[0] for site in trace.sites.values()], -1
         )

@@ -222,12 +222,16 @@ class Objective:
         """Scalars, KL per unit and posterior means `{site: [B, units]}` of one sample per example,
         at beta = 1."""
         trace = model.trace(x, noise=noise, training=False)
-        bound = bounds.elbo(trace) if self.kl == "analytic" else bounds.importance_weighted(trace)
+        bound = self._elbo(trace)
         q_means = {
             name: tf.reduce_mean(mean_over_classes(trace, site.q_mean), 0)
             for name, site in trace.sites.items()
         }
         return *_record(trace, bound, tf.constant(1.0)), q_means
+
+    def _elbo(self, trace):
+        """At beta = 1, with the KL that this objective takes: `[B]`."""
+        return bounds.elbo(trace) if self.kl == "analytic" else bounds.importance_weighted(trace)
 
     def _beta(self, step):
         return tf.cast(self.beta(step) if callable(self.beta) else self.beta, tf.float32)
@@ -347,7 +351,7 @@ class SemiSupervisedObjective(Objective):
         scalars["error_percent"] = _error_percent(probabilities, y)
         scalars["cross_entropy"] = tf.reduce_mean(cross_entropy)
         if model.has_labelled_bound:
-            scalars["bound_labelled"] = tf.reduce_mean(bounds.importance_weighted(labelled))
+            scalars["bound_labelled"] = tf.reduce_mean(self._elbo(labelled))
         return scalars, unit_kl, q_means
 
 

@@ -53,12 +53,17 @@ class Bernoulli(_IndependentPixels):
 
     `log p(x) = sum_d x_d l_d - softplus(l_d)` with logits l. `logit_limit` clips the logits, as
     authors do who clip means: a mean in [1e-5, 1 - 1e-5] is a logit within 11.51.
+
+    Raises:
+      ValueError: unless `logit_limit` is positive or None.
     """
 
     def __init__(
         self, logits, event_rank=1, logit_limit=None, validate_args=False, name="Bernoulli"
     ):
         parameters = dict(locals())
+        if logit_limit is not None and logit_limit <= 0:
+            raise ValueError(f"expected a positive logit_limit. Received: {logit_limit!r}")
         logits = tf.convert_to_tensor(logits)
         self._logits = (
             logits if logit_limit is None else tf.clip_by_value(logits, -logit_limit, logit_limit)

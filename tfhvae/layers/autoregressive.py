@@ -78,11 +78,8 @@ class MaskedConv2D(keras.layers.Layer):
             raise ValueError(f"expected mask to be 'A' or 'B'. Received: mask={mask!r}")
         self.mask = mask
         self.colors = positive_integer(colors, "colors")
-        if context_channels < 0:
-            raise ValueError(
-                "expected context_channels to be at least 0. "
-                f"Received: context_channels={context_channels!r}"
-            )
+        if context_channels != 0:
+            context_channels = positive_integer(context_channels, "context_channels")
         self.context_channels = int(context_channels)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = (
@@ -372,10 +369,15 @@ class PixelCNN(_MaskedStack):
         if blocks < 0:
             raise ValueError(f"expected blocks >= 0. Received: blocks={blocks}")
         self.colors = positive_integer(colors, "colors")
-        if first_kernel_size < 3:
+        if first_kernel_size < 3 or first_kernel_size % 2 == 0:
             raise ValueError(
-                "expected first_kernel_size to be at least 3. "
+                "expected first_kernel_size to be odd and at least 3. "
                 f"Received: first_kernel_size={first_kernel_size!r}"
+            )
+        if any(size % 2 != 1 for size in plain_kernel_sizes):
+            raise ValueError(
+                "expected plain_kernel_sizes to be odd. "
+                f"Received: plain_kernel_sizes={plain_kernel_sizes!r}"
             )
         if outputs % colors:
             raise ValueError(

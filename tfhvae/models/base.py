@@ -419,7 +419,7 @@ class LatentVariableModel(keras.Model):
         """The bound of a batch, as `Objective.evaluate` takes it: images, or of semi-supervised
         models `(x, y)`."""
         x = self.objective.checked(self, _without_targets(x), training=False)
-        step = self.test_means.count
+        step = tf.identity(self.test_means.count)  # before `update_state` counts on
         count = _batch_size(x)
         noise = self.noise(self._step_seed(step, _VALIDATION_STREAM), count, 1)
         means, q_means = self._compiled_test(x, noise)

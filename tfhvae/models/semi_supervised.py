@@ -219,6 +219,8 @@ class SemiSupervisedModel(LatentVariableModel):
         if y is None:
             return super().given_latents(latents, num_samples)
         classes = len(self.one_hot(y))
+        if not classes:
+            raise ValueError(f"expected one class or more in y. Received: {y!r}")
         latents, count = super().given_latents(latents, classes)
         rows = tf.get_static_value(count)
         if rows not in (None, classes):
@@ -562,6 +564,11 @@ class ADGM(_DenseSemiSupervisedModel):
         name="adgm",
         **kwargs,
     ):
+        if auxiliary_given_x and not stochastic_auxiliary:
+            raise ValueError(
+                "expected auxiliary_given_x=False where a is deterministic and has no p(a|.). "
+                f"Received: {auxiliary_given_x=}, {stochastic_auxiliary=}"
+            )
         super().__init__(event_shape, name=name, **kwargs)
         self.config |= {
             "auxiliary_dim": auxiliary_dim,
