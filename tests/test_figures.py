@@ -1147,9 +1147,10 @@ def test_depth_study_has_curves_of_training_and_test_images(study, monkeypatch):
             rows = "1,-60.0,-60.0,30.0,5.0,-97.0\n2,-90.0,-60.0,28.0,4.0,-95.0"
             (run / "metrics.csv").write_text(f"{head}\n{rows}\n")
     text = results.table(study)
-    assert "![ELBO of training and test images](curves_dynamic_mnist.png)" in text
+    assert "![ELBO over epochs by depth](curves_dynamic_mnist.png)" in text
     assert (study / "curves_dynamic_mnist.png").exists()
-    ((depths, *_),) = seen
+    ((depths, *_, held_out),) = seen
+    assert held_out == "test images"
     assert list(depths) == ["1 layer", "2 layers"]  # the deepest lack their other terms
     assert list(depths["2 layers"]) == ["VAE+BN", "VAE+BN+WU"] and len(depths["1 layer"]) == 1
     (training, test), _ = depths["1 layer"]["VAE"]

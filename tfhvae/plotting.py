@@ -1214,15 +1214,18 @@ def _count_active_units(ax, variances, unit_kl, threshold, kl_threshold):
     )
 
 
-def training_and_test_curves(depths, title="Training and test bounds", order=()):
-    """Bounds over epochs of the training images, full lines, and of the test images, dashed, a
+def training_and_test_curves(
+    depths, title="Training and test bounds", order=(), held_out="test images"
+):
+    """Bounds over epochs of the training images, full lines, and of held-out images, dashed, a
     panel per number of layers and a colour per variant (Sønderby et al. 2016a, Fig. 4, and 2016b,
     Fig. 2). Panels share their limits, which follow the later epochs.
 
     Args:
-      depths: `{heading: {variant: [(training, test), ...]}}`, of each run `[N, 2]` pairs of an
+      depths: `{heading: {variant: [(training, held out), ...]}}`, of each run `[N, 2]` pairs of an
         epoch and a bound in nats per image.
       order: names of variants that have a colour of their own whether they are there or not.
+      held_out: what the held-out images are.
     """
     _check_not_empty(depths, "depths")
     variants = list(dict.fromkeys(name for runs in depths.values() for name in runs))
@@ -1245,7 +1248,7 @@ def training_and_test_curves(depths, title="Training and test bounds", order=())
     for ax in axes:
         ax.set_ylim(axes[-1].get_ylim())
     lines = [Line2D([], [], color=_class_colour(places[name]), label=name) for name in variants]
-    parts = [("training images", "-"), ("test images", (0, (4, 1.5)))]
+    parts = [("training images", "-"), (held_out, (0, (4, 1.5)))]
     lines += [Line2D([], [], color="0.3", linestyle=style, label=name) for name, style in parts]
     _legend_below(figure, lines)
     return _laid_out(figure)

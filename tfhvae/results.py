@@ -620,8 +620,9 @@ def _depth_sections(results, studies):
             curves = [(run, pair) for run, pair in curves if all(map(len, pair))]
             if curves:
                 path = path.replace("depth_", "curves_", 1)
-                plotting.save(_curves_figure(curves, heading), os.path.join(results, path))
-                pictures += f"![ELBO of training and test images]({path})\n\n"
+                figure = _curves_figure(results, curves, heading)
+                plotting.save(figure, os.path.join(results, path))
+                pictures += f"![ELBO over epochs by depth]({path})\n\n"
                 have_curves |= {run.name for run, _ in curves}
         text += (
             f"## {heading}\n\nProtocol: {protocol}. Cells: test log-likelihood L_K (K importance "
@@ -766,18 +767,21 @@ def _depth_figure(results, runs, title):
     return plotting.depth_study(known, title, _IN_FIGURES)
 
 
-def _curves_figure(curves, title):
+def _curves_figure(results, curves, title):
     """ELBOs over epochs of runs, `[(run, _elbo_curves), ...]`, a panel per number of layers."""
     depths = {}
     for run, pair in sorted(curves, key=lambda entry: len(entry[0].latents)):
         heading = f"{len(run.latents)} layer{'s' * (len(run.latents) > 1)}"
         depths.setdefault(heading, {}).setdefault(run.label, []).append(pair)
-    return plotting.training_and_test_curves(depths, title, _IN_FIGURES)
+    run, _ = curves[0]
+    has_validation = len(_curve(results, run.name, run.summary, "bound", ("val_",)))
+    held_out = "validation images" if has_validation else "test images"
+    return plotting.training_and_test_curves(depths, title, _IN_FIGURES, held_out)
 
 
 def _elbo_curves(results, run):
     """Pairs `[N, 2]` of an epoch and the ELBO, beta = 1 also during warm-up, of the training images,
-    and those of the test images; none where a record does not have them."""
+    and those of held-out images; none where a record does not have them."""
     log_px, *kls = (
         _curve(results, run.name, run.summary, column, ("",))
         for column in ("log_px", *(f"kl/{site}" for site in _sites(run)))
