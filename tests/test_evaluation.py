@@ -209,7 +209,7 @@ class Identity:
     def noise(self, seed, batch_size):
         return {}
 
-    def trace(self, x, noise):
+    def evaluation_trace(self, x, noise):
         means = tf.reshape(x, [1, tf.shape(x)[0], -1])
         return types.SimpleNamespace(sites={"z1": types.SimpleNamespace(q_mean=means)}, label=None)
 
