@@ -17,7 +17,7 @@ Time on two cores: about 7 s an epoch for five layers, 2000 epochs, and as many 
 Expected: -81.3 (ladder_vae-5; -82.12 published), -81.2 (prob_ladder-5; -81.87). Published, and not
 run to the end here: -82.14 (vae_bn_wu-5; -82.74 for the best VAE of 2016b), and what is fine-tuned,
 -81.97 to -81.20; here, ten epochs with --config.optimizer.decay_epochs=1 took prob_ladder-5 from
--81.2 to -81.0 (MC1-IW1; -81.54 published) and -80.8 (MC1-IW10; -81.35).
+-81.2 to -81.0 (MC1-IW1 and MC10-IW1; -81.54 and -81.46 published) and -80.8 (MC1-IW10; -81.35).
 """
 
 from tfhvae.configuration import sonderby
