@@ -437,7 +437,7 @@ def _few_labels(results, records):
             epochs = _joined(sorted({summary["epochs"] for _, summary, *_ in group}), ", ")
             study = studies.setdefault((first["dataset"], first["num_labels"]), [])
             evaluated = [
-                (summary["epochs"], summary["test/error_percent"])
+                (summary["best_epoch"], summary["test/error_percent"])
                 for name, summary, *_ in group
                 if name in curves
             ]

@@ -9,8 +9,8 @@ numbers are those of Burda's 28x28 images (`omniglot`); `omniglot_resized` makes
 105x105 originals, with which they do not compare. 500 pseudo-inputs, as on MNIST.
 
 Time on two cores: 12 s an epoch (hvae_vampprior), half as long as on MNIST; so by their size 3 s (vae)
-to 8 s (vampprior), and 4 minutes (conv_hvae), not measured. Expected on convergence: within 0.5 nats of the
-published numbers.
+to 8 s (vampprior), and 4 minutes (conv_hvae), not measured. Expected on convergence: within 0.5 nats
+of the published numbers.
 """
 
 from tfhvae.configuration import check_name, tomczak_welling

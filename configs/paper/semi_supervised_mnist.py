@@ -8,9 +8,10 @@
 Variants: m2, adgm, adgm_deterministic (`a` is a deterministic layer, figure 5), sdgm, and
 adgm_all_pixels, for the log-likelihood, which is one of whole images. All 60,000 training images are
 unlabelled, 100 of them labelled as well; half of every batch of 200 is labelled; pixels with a
-standard deviation below 0.1 are dropped but in adgm_all_pixels. Learning rate, clipping and the prior on the
-weights are those of both of the authors' codes, batch normalisation and beta = 0.1 those of the later
-one, for the SDGM (the earlier one, for the ADGM, has none and beta = 2); the rest is the paper's.
+standard deviation below 0.1 are dropped but in adgm_all_pixels. Learning rate, clipping and the
+prior on the weights are those of both of the authors' codes, batch normalisation and beta = 0.1 those
+of the later one, for the SDGM (the earlier one, for the ADGM, has none and beta = 2); the rest is the
+paper's.
 
 Time on two cores: about 50 s an epoch (adgm), 1000 epochs; half of it with
 --config.model.label_inference=sum_and_sample, which is unbiased. Expected: about 1 % (adgm,

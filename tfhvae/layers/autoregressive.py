@@ -78,8 +78,11 @@ class MaskedConv2D(keras.layers.Layer):
             raise ValueError(f"expected mask to be 'A' or 'B'. Received: mask={mask!r}")
         self.mask = mask
         self.colors = positive_integer(colors, "colors")
-        if context_channels != 0:
-            context_channels = positive_integer(context_channels, "context_channels")
+        if context_channels < 0 or context_channels != int(context_channels):
+            raise ValueError(
+                "expected context_channels to be an integer of at least 0. "
+                f"Received: context_channels={context_channels!r}"
+            )
         self.context_channels = int(context_channels)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = (
