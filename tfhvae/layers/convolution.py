@@ -3,7 +3,7 @@
 import keras
 from keras import activations, initializers, ops
 
-from tfhvae.layers.dense import gate, gated_initializer
+from tfhvae.layers.dense import gate, he_normal
 from tfhvae.layers.folding import fold_leading_axes, positive_integer, unfold_leading_axes
 
 
@@ -63,7 +63,7 @@ class GatedConv2D(keras.layers.Layer):
         self.activation = activations.get(activation)
         self.gate_activation = activations.get(gate_activation)
         if kernel_initializer is None:
-            kernel_initializer = gated_initializer()
+            kernel_initializer = he_normal()
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
 

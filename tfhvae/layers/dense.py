@@ -14,8 +14,8 @@ from tfhvae.layers.folding import (
 from tfhvae.layers.normalization import BatchNormalization
 
 
-def gated_initializer():
-    """N(0, 2 / fan_in), the initial weights of Tomczak & Welling's gated layers."""
+def he_normal():
+    """N(0, 2 / fan_in), not truncated: the initial weights of Tomczak & Welling."""
     return initializers.VarianceScaling(scale=2.0, mode="fan_in", distribution="untruncated_normal")
 
 
@@ -76,7 +76,7 @@ class GatedDense(keras.layers.Layer):
         self.activation = activations.get(activation)
         self.gate_activation = activations.get(gate_activation)
         if kernel_initializer is None:
-            kernel_initializer = gated_initializer()
+            kernel_initializer = he_normal()
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
 
@@ -304,7 +304,7 @@ class JointDense(keras.layers.Layer):
         self.gated = bool(gated)
         self.use_bias = bool(use_bias)
         if kernel_initializer is None:
-            kernel_initializer = gated_initializer() if self.gated else "glorot_uniform"
+            kernel_initializer = he_normal() if self.gated else "glorot_uniform"
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
 

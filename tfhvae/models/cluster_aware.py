@@ -7,7 +7,6 @@ q(y, z1, z2|x)  = q(z1|x) q(y|z1, x) q(z2|x, y, z1)
 import keras
 import tensorflow as tf
 
-from tfhvae.layers import MLP
 from tfhvae.models import parts
 from tfhvae.models.base import Generation, stateless_seed
 from tfhvae.models.semi_supervised import SemiSupervisedModel
@@ -89,30 +88,12 @@ class CaGeM(SemiSupervisedModel):
         self.cascade_weight = cascade_weight
         self.likelihood = likelihood
         self.latent_dims = tuple(latent_dims)
-
-        def perceptron(name):
-            return MLP(
-                hidden_units,
-                parts.activation_function(activation),
-                None if batch_normalization == "none" else "batch",
-                joint=True,
-                name=name,
-            )
-
-        def gaussian(units, name):
-            return parts.ConditionalGaussian(
-                units,
-                hidden_units,
-                activation,
-                batch_normalization,
-                scale="clipped_log_variance",
-                joint=True,
-                name=name,
-            )
-
-        self.q_z1, self.q_z2 = gaussian(latent_dims[0], "q_z1"), gaussian(latent_dims[1], "q_z2")
-        self.p_z1 = gaussian(latent_dims[0], "p_z1")
-        self.q_y, self.p_y, self.p_x = perceptron("q_y"), perceptron("p_y"), perceptron("p_x")
+        self.q_z1 = self._gaussian(latent_dims[0], "q_z1")
+        self.q_z2 = self._gaussian(latent_dims[1], "q_z2")
+        self.p_z1 = self._gaussian(latent_dims[0], "p_z1")
+        self.q_y = self._perceptron("q_y")
+        self.p_y = self._perceptron("p_y")
+        self.p_x = self._perceptron("p_x")
         self.q_y_logits = keras.layers.Dense(num_classes, dtype="float32", name="q_y_logits")
         self.p_y_logits = keras.layers.Dense(num_classes, dtype="float32", name="p_y_logits")
         pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
@@ -194,10 +175,7 @@ class CaGeM(SemiSupervisedModel):
         return None, -tf.reduce_sum(labels * log_likelihood, -1), tf.exp(log_p)
 
     def decode(self, latents, training=False):
-        h = self.pixels(self.p_x([latents["z1"], latents["y"]], training=training))
-        return parts.image_distribution(
-            parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
-        )
+        return self._image_distribution([latents["z1"], latents["y"]], training)
 
     def trace(self, x, num_samples=1, noise=None, values=None, training=False, y=None):
         x, noise = self.images_and_noise(x, noise, num_samples)
@@ -229,14 +207,8 @@ class CaGeM(SemiSupervisedModel):
         if z2 is None:
             z2 = tf.random.stateless_normal([count, self.latent_dims[1]], stateless_seed(seed, 0))
         if y is None:
-            gumbel = -tf.math.log(
-                -tf.math.log(
-                    tf.random.stateless_uniform(
-                        [count, self.num_classes], stateless_seed(seed, 2), 1e-7, 1.0 - 1e-7
-                    )
-                )
-            )
-            y = tf.argmax(self._log_p_y(z2, False) + gumbel, -1, output_type=tf.int32)
+            log_p = self._log_p_y(z2, False)
+            y = tf.random.stateless_categorical(log_p, 1, stateless_seed(seed, 2))[:, 0]
         y = tf.cast(y, tf.int32)
         z1 = given.get("z1")
         if z1 is None:
@@ -244,4 +216,4 @@ class CaGeM(SemiSupervisedModel):
             z1 = loc + scale * tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 3))
         p = self.decode({"z1": z1, "y": self.one_hot(y)})
         drawn = {"z2": z2, "z1": z1}
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 1)), drawn, y)

@@ -119,11 +119,6 @@ def momentum(layers, value):
             layer.momentum = own
 
 
-def he_normal():
-    """N(0, 2/fan_in), the authors' initial weights everywhere."""
-    return keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
-
-
 def check_choice(name, value, choices):
     """Returns `value`, or raises ValueError with the list of what exists."""
     if value not in choices:

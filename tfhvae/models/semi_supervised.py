@@ -80,6 +80,37 @@ class SemiSupervisedModel(LatentVariableModel):
         self.temperature = temperature
         self.summed_classes = summed_classes
 
+    def _perceptron(self, name):
+        """A network of the hidden units of `config` over inputs that are joined."""
+        config = self.config
+        return MLP(
+            config["hidden_units"],
+            parts.activation_function(config["activation"]),
+            None if config["batch_normalization"] == "none" else "batch",
+            joint=True,
+            name=name,
+        )
+
+    def _gaussian(self, units, name):
+        """A Gaussian of `units` on such a network."""
+        config = self.config
+        return parts.ConditionalGaussian(
+            units,
+            config["hidden_units"],
+            config["activation"],
+            config["batch_normalization"],
+            scale="clipped_log_variance",
+            joint=True,
+            name=name,
+        )
+
+    def _image_distribution(self, inputs, training):
+        """p(x|inputs), of the network `p_x` and the layer `pixels`."""
+        h = self.pixels(self.p_x(inputs, training=training))
+        return parts.image_distribution(
+            parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
+        )
+
     @abc.abstractmethod
     def class_log_probs(self, x, noise=None, num_samples=1, training=False):
         """log q(y|x, what is drawn before y): `[S, B, Y]`."""
@@ -281,40 +312,12 @@ class _DenseSemiSupervisedModel(SemiSupervisedModel):
             pixels * parts.NUM_PARAMETERS[likelihood], dtype=self.dtype_policy, name="pixels"
         )
 
-    def _perceptron(self, name):
-        config = self.config
-        return MLP(
-            config["hidden_units"],
-            parts.activation_function(config["activation"]),
-            None if config["batch_normalization"] == "none" else "batch",
-            joint=True,
-            name=name,
-        )
-
-    def _gaussian(self, units, name):
-        config = self.config
-        return parts.ConditionalGaussian(
-            units,
-            config["hidden_units"],
-            config["activation"],
-            config["batch_normalization"],
-            scale="clipped_log_variance",
-            joint=True,
-            name=name,
-        )
-
     @property
     def _log_prior(self):
         return -math.log(self.num_classes)
 
     def _class_log_probs(self, inputs, training):
         return tf.nn.log_softmax(self.q_y_logits(self.q_y(inputs, training=training)))
-
-    def _image_distribution(self, inputs, training):
-        h = self.pixels(self.p_x(inputs, training=training))
-        return parts.image_distribution(
-            parts.unflatten_event(h, self.event_shape, self.likelihood), self.likelihood
-        )
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -370,7 +373,7 @@ class M2(_DenseSemiSupervisedModel):
             )
         y = self.classes(tf.shape(latents["z"])[0], y, stateless_seed(seed, 2))
         p = self.decode({**latents, "y": self.one_hot(y)})
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), latents, y)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 1)), latents, y)
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -534,7 +537,7 @@ class M1M2(SemiSupervisedModel):
             z1 = loc + scale * tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 3))
         p = self.decode({"z1": z1})
         drawn = {"z2": z2, "z1": z1}
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 1)), drawn, y)
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")
@@ -649,7 +652,7 @@ class ADGM(_DenseSemiSupervisedModel):
                 noise = tf.random.stateless_normal(tf.shape(loc), stateless_seed(seed, 3))
                 drawn["a"] = loc + scale * noise
         p = self.decode({**drawn, "y": self.one_hot(y)})
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), drawn, y)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 1)), drawn, y)
 
 
 @keras.saving.register_keras_serializable(package="tfhvae")

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfhvae.layers import MLP, Fold, GatedConv2D, GatedDense, GaussianHead, JointDense
+from tfhvae.layers.dense import he_normal
 from tfhvae.models import parts
 from tfhvae.models.base import Generation, LatentVariableModel, stateless_seed
 from tfhvae.traces import Trace, draw
@@ -70,7 +71,7 @@ class TwoLevelModel(LatentVariableModel):
                 units,
                 "clipped_log_variance",
                 log_variance_limits,
-                kernel_initializer=parts.he_normal(),
+                kernel_initializer=he_normal(),
                 name=name,
             )
 
@@ -176,17 +177,17 @@ class HVAE(TwoLevelModel):
         self.q_z1_x = GatedDense(width, name="q_z1_x")
         self.q_z1_z2 = GatedDense(width, name="q_z1_z2")
         self.q_z1_joint = JointDense(
-            width, gated=True, kernel_initializer=parts.he_normal(), name="q_z1_joint"
+            width, gated=True, kernel_initializer=he_normal(), name="q_z1_joint"
         )
         self.p_z1_z2 = MLP((width, width), activation=None, gated=True, name="p_z1_z2")
         self.p_x_z1 = GatedDense(width, name="p_x_z1")
         self.p_x_z2 = GatedDense(width, name="p_x_z2")
         self.p_x_joint = JointDense(
-            width, gated=True, kernel_initializer=parts.he_normal(), name="p_x_joint"
+            width, gated=True, kernel_initializer=he_normal(), name="p_x_joint"
         )
         self.pixels = keras.layers.Dense(
             pixels * parts.NUM_PARAMETERS[likelihood],
-            kernel_initializer=parts.he_normal(),
+            kernel_initializer=he_normal(),
             dtype=self.dtype_policy,
             name="pixels",
         )
@@ -275,7 +276,7 @@ class ConvolutionalTwoLevelModel(TwoLevelModel):
         )  # what the last encoder convolution gives, flattened
         self.q_z1_z2 = GatedDense(features, name="q_z1_z2")
         self.q_z1_joint = JointDense(
-            hidden_units, gated=True, kernel_initializer=parts.he_normal(), name="q_z1_joint"
+            hidden_units, gated=True, kernel_initializer=he_normal(), name="q_z1_joint"
         )
         self.p_z1_z2 = MLP(
             (hidden_units, hidden_units), activation=None, gated=True, name="p_z1_z2"
@@ -316,7 +317,7 @@ class ConvHVAE(ConvolutionalTwoLevelModel):
         self.p_x_plane = JointDense(
             height * image_width * channels,
             gated=True,
-            kernel_initializer=parts.he_normal(),
+            kernel_initializer=he_normal(),
             name="p_x_plane",
         )
         self.p_x_convolutions = [
@@ -327,7 +328,7 @@ class ConvHVAE(ConvolutionalTwoLevelModel):
             keras.layers.Conv2D(
                 channels * parts.NUM_PARAMETERS[self.likelihood],
                 1,
-                kernel_initializer=parts.he_normal(),
+                kernel_initializer=he_normal(),
                 dtype=self.dtype_policy,
             ),
             event_rank=3,

@@ -9,6 +9,7 @@ et al.'s IWAE, and with p(z) = 1/C sum_c q(z|u_c) Tomczak & Welling's VampPrior 
 import keras
 
 from tfhvae.layers import MLP, GaussianHead
+from tfhvae.layers.dense import he_normal
 from tfhvae.models import parts
 from tfhvae.models.base import Generation, LatentVariableModel, stateless_seed
 from tfhvae.traces import Trace, draw
@@ -78,7 +79,7 @@ class VAE(LatentVariableModel):
         dense = {
             "gated": gated,
             "activation": None if gated else activation,
-            "kernel_initializer": parts.he_normal() if gated else None,
+            "kernel_initializer": he_normal() if gated else None,
         }
         pixels = self.event_shape[0] * self.event_shape[1] * self.event_shape[2]
         self.encoder = MLP(hidden_units, **dense, name="encoder")
@@ -86,13 +87,13 @@ class VAE(LatentVariableModel):
             latent_dim,
             "clipped_log_variance",
             log_variance_limits,
-            kernel_initializer=parts.he_normal(),
+            kernel_initializer=he_normal(),
             name="posterior",
         )
         self.decoder = MLP(hidden_units[::-1], **dense, name="decoder")
         self.pixels = keras.layers.Dense(
             pixels * parts.NUM_PARAMETERS[likelihood],
-            kernel_initializer=parts.he_normal(),
+            kernel_initializer=he_normal(),
             dtype=self.dtype_policy,
             name="pixels",
         )
@@ -138,4 +139,4 @@ class VAE(LatentVariableModel):
                 num_samples, self.latent_dim, self.encode, stateless_seed(seed, 0)
             )
         p = self.decode(latents)
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 1)), latents)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 1)), latents)

@@ -325,7 +325,7 @@ class VLAE(LatentVariableModel):
                     [num_samples, self.latent_dims[level]], stateless_seed(seed, level + 1)
                 )
         p = self.decode(latents)
-        return Generation(p.mean(), p.sample(seed=stateless_seed(seed, 0)), latents)
+        return Generation(*parts.mean_and_draw(p, stateless_seed(seed, 0)), latents)
 
 
 def _flat(h):
