@@ -531,6 +531,7 @@ def _variant(model):
     details = [
         ("deterministic a", not model.get("stochastic_auxiliary", True)),
         ("sum and sample", model.get("label_inference") == "sum_and_sample"),
+        ("two units in z2", model["name"] == "cagem" and model["latent_dims"][-1] == 2),
     ]
     return ", ".join([model["name"], *(detail for detail, is_so in details if is_so)])
 
